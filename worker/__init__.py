@@ -1,0 +1,1 @@
+"""The GPU worker: answers chat turns, scores checkpoints and verifies their files."""
