@@ -1,0 +1,29 @@
+"""The errors that verbs raise; each message is a sentence for the person who can act on it."""
+
+
+class RegistryError(Exception):
+    """Root of the family; `server.app` maps each class to one HTTP status."""
+
+
+class NotFound(RegistryError):
+    """Nothing of that name exists. The message lists the names that do, where they are few."""
+
+
+class Conflict(RegistryError):
+    """The request contradicts what is already recorded."""
+
+
+class Invalid(RegistryError):
+    """The input cannot be accepted as it is."""
+
+
+class Refused(RegistryError):
+    """The input is fine but this person may not do this, or not now."""
+
+
+def name_list(names: list[str], limit: int = 12) -> str:
+    """The names that exist, for the end of a NotFound message."""
+    if not names:
+        return "none exist yet"
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
