@@ -1,0 +1,10 @@
+"""The counters that /metrics shows."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter("grow_http_requests_total", "Requests answered", ["method", "route", "status"])
+LATENCY = Histogram("grow_http_request_seconds", "Time until the response was complete", ["route"])
+OPEN_STREAMS = Gauge("grow_sse_connections", "Open event streams", ["stream"])
+TICKETS = Gauge("grow_tickets_queued", "Tickets waiting in the line, by lane", ["lane"])
+CHECKPOINTS = Gauge("grow_checkpoints", "Checkpoints, by state", ["state"])
+WORKERS = Gauge("grow_workers_alive", "Workers heard from in the last half minute")

@@ -1,0 +1,236 @@
+"""Pages from templates: one Jinja environment, the filters, and what every page shows.
+
+A page's context is a frozen dataclass whose fields are the names the template uses.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nh3
+from babel.dates import format_datetime, format_timedelta
+from babel.numbers import format_compact_decimal, format_decimal
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from registry.models.base import utcnow
+from registry.settings import get_settings
+from server import i18n, pulse
+from server.i18n import N_, gettext, ngettext
+
+ROOT = Path(__file__).parent.parent
+STATIC_DIR = ROOT / "static"
+TOKENS_PER_PAGE = 400
+TOKENS_PER_NOVEL = 130_000  # a hundred thousand English words
+TOKENS_PER_READING_YEAR = 300 * 60 * 24 * 365  # reading day and night at about 230 words a minute
+
+LABELS = {
+    "queued": N_("queued"),
+    "running": N_("running"),
+    "finished": N_("finished"),
+    "failed": N_("failed"),
+    "cancelled": N_("cancelled"),
+    "verifying": N_("verifying"),
+    "ready": N_("ready"),
+    "rejected": N_("rejected"),
+    "retired": N_("retired"),
+    "pretrained": N_("pretrained"),
+    "chat": N_("chat model"),
+    "training": N_("training"),
+    "upload": N_("uploads"),
+    "news": N_("News"),
+    "checkpoint": N_("Checkpoint"),
+    "incident": N_("Incident"),
+    "chinese": N_("Chinese"),
+    "english": N_("English"),
+    "code": N_("Code"),
+    "maths": N_("Maths"),
+    "reasoning": N_("Reasoning"),
+    "knowledge": N_("Knowledge"),
+    "tokens": N_("tokens"),
+    "step": N_("steps"),
+    "flops": N_("compute"),
+    "time": N_("time"),
+}
+"""Words of the registry's vocabulary, as the visitor reads them."""
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A line across the top of every page."""
+
+    kind: str
+    """`warning` or `info`."""
+    text: str
+
+
+Provider = Callable[[Request], dict[str, Any]]
+_providers: list[Provider] = []
+
+
+def add_provider(provider: Provider) -> None:
+    """Have `provider(request)` give more names to every template; see `common` for the defaults."""
+    if provider not in _providers:
+        _providers.append(provider)
+
+
+def label(word: str) -> str:
+    """A word of the registry's vocabulary in the visitor's language."""
+    return gettext(LABELS[word]) if word in LABELS else word
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """`12,345` or, with digits, `0.512`."""
+    if value is None:
+        return "–"
+    return str(format_decimal(value, format="#,##0." + "0" * digits if digits else "#,##0", locale=i18n.current()))
+
+
+def compact(value: float | None) -> str:
+    """`5.1M` in English, `510万` in Chinese."""
+    if value is None:
+        return "–"
+    return str(format_compact_decimal(value, fraction_digits=1, locale=i18n.current()))
+
+
+def size(num_bytes: int | None) -> str:
+    """`12.3 MB`."""
+    if num_bytes is None:
+        return "–"
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def ago(moment: dt.datetime) -> str:
+    """`3 minutes ago` in the visitor's language."""
+    return str(format_timedelta(moment - utcnow(), add_direction=True, locale=i18n.current()))
+
+
+def duration(seconds: float) -> str:
+    """`12 minutes`; parts of a second as `0.4 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return str(format_timedelta(dt.timedelta(seconds=seconds), threshold=1.5, locale=i18n.current()))
+
+
+def date(moment: dt.datetime) -> str:
+    """`25 Nov 2026, 14:03` in UTC, in the visitor's language."""
+    pattern = "y年M月d日 HH:mm" if i18n.current() == "zh" else "d MMM y, HH:mm"
+    return str(format_datetime(moment, pattern, locale=i18n.current()))
+
+
+def day(moment: dt.datetime) -> str:
+    """`25 Nov 2026`."""
+    return str(format_datetime(moment, "y年M月d日" if i18n.current() == "zh" else "d MMM y", locale=i18n.current()))
+
+
+def reading(tokens: int) -> str:
+    """So many tokens in a unit that a reader has held: pages, novels, years."""
+    if tokens < TOKENS_PER_NOVEL:
+        pages = max(1, round(tokens / TOKENS_PER_PAGE))
+        return ngettext("about one page of a book", "about %(num)s pages of a book", pages) % {"num": number(pages)}
+    if tokens < TOKENS_PER_READING_YEAR:
+        novels = round(tokens / TOKENS_PER_NOVEL)
+        return ngettext("about one novel", "about %(num)s novels", novels) % {"num": number(novels)}
+    years = round(tokens / TOKENS_PER_READING_YEAR)
+    return ngettext("about a year of reading day and night", "about %(num)s years of reading day and night", years) % {
+        "num": number(years)
+    }
+
+
+@lru_cache
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
+
+
+def markdown(text: str) -> Markup:
+    """Markdown as HTML that is safe to show, whoever wrote it."""
+    # nh3 lets through only what it knows to be harmless.
+    return Markup(nh3.clean(_markdown().render(text), link_rel="nofollow noopener noreferrer"))
+
+
+@lru_cache
+def _fingerprint(path: Path, _modified: float) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+
+
+def static_url(name: str) -> str:
+    """Address of a file of static/, which changes with its content and may be cached for ever."""
+    path = STATIC_DIR / name
+    if not path.exists():
+        return f"/static/{name}"
+    return f"/static/{name}?v={_fingerprint(path, path.stat().st_mtime)}"
+
+
+@lru_cache
+def environment() -> Environment:
+    """The Jinja environment of the site."""
+    made = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    made.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    for name in (ago, compact, date, day, duration, label, markdown, number, reading, size):
+        made.filters[name.__name__] = name
+    made.globals["static_url"] = static_url
+    return made
+
+
+def banners() -> list[Banner]:
+    """What every visitor should know now: parts of the site that are away."""
+    seen = pulse.take()
+    if not seen.broker:
+        text = gettext(
+            "The message broker is away. Nothing is lost: questions keep their place and go on when it is back."
+        )
+        return [Banner("warning", text)]
+    if not seen.workers:
+        text = gettext("No worker is running now. Questions and benchmarks wait in line until one is back.")
+        return [Banner("warning", text)]
+    return []
+
+
+def common(request: Request) -> dict[str, Any]:
+    """What base.html needs on every page; the providers of `add_provider` override the defaults."""
+    context: dict[str, Any] = {
+        "request": request,
+        "path": request.url.path,
+        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "site_name": get_settings().site_name,
+        "lang": i18n.current(),
+        "theme": request.cookies.get("theme") if request.cookies.get("theme") in ("light", "dark") else "",
+        "banners": banners(),
+        "viewer": None,
+        "csrf_token": "",
+    }
+    for provider in _providers:
+        context.update(provider(request))
+    return context
+
+
+def html(request: Request, template: str, context: Any, *, blank: bool = False) -> str:
+    """A template with the fields of a dataclass; `blank` leaves out what only whole pages need."""
+    own = {field.name: getattr(context, field.name) for field in fields(context)}
+    return environment().get_template(template).render({**({} if blank else common(request)), **own})
+
+
+def page(
+    request: Request, template: str, context: Any, *, status_code: int = 200, headers: dict[str, str] | None = None
+) -> HTMLResponse:
+    """A whole page, or a fragment that may use what whole pages may."""
+    return HTMLResponse(html(request, template, context), status_code=status_code, headers=headers)

@@ -1,0 +1,5 @@
+"""Routes of api."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

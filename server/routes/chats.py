@@ -1,0 +1,5 @@
+"""Routes of chats."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

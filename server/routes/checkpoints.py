@@ -1,0 +1,5 @@
+"""Routes of checkpoints."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

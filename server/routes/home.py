@@ -1,0 +1,5 @@
+"""Routes of home."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,5 @@
+"""Routes of news."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
