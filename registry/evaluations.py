@@ -191,6 +191,38 @@ def growth_series(
     return Series(run.name, task, metric, x, [point for point in points if point is not None])
 
 
+def run_series(
+    session: Session, run: Run, x: str = "tokens", *, kind: str = "pretrained", precision: int = 16
+) -> list[Series]:
+    """The headline curves of a run, one for each task that has a headline metric, in one query for all points.
+
+    Raises:
+        Invalid: an unknown axis.
+    """
+    if x not in X_AXES:
+        raise Invalid(f"There is no x-axis '{x}'. Axes: {', '.join(X_AXES)}.")
+    tasks = [task for task in suites.list_tasks(session) if task.metric]
+    query = (
+        select(Task.id, Checkpoint, Result)
+        .join(Evaluation, Evaluation.task_id == Task.id)
+        .join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+        .join(Result, (Result.evaluation_id == Evaluation.id) & (Result.metric == Task.metric))
+        .where(
+            Checkpoint.run_id == run.id,
+            Checkpoint.kind == kind,
+            Checkpoint.precision == precision,
+            Checkpoint.state == READY,
+            Task.retired.is_(False),
+        )
+        .order_by(Checkpoint.step)
+    )
+    points: dict[int, list[Point]] = {task.id: [] for task in tasks}
+    for task_id, checkpoint, result in session.execute(query).tuples():
+        if task_id in points and (point := _point(run, checkpoint, result, x)) is not None:
+            points[task_id].append(point)
+    return [Series(run.name, task, task.metric, x, points[task.id]) for task in tasks]
+
+
 def _point(run: Run, checkpoint: Checkpoint, result: Result, x: str) -> Point | None:
     at = {
         "tokens": checkpoint.tokens_seen,
