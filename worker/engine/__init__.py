@@ -14,6 +14,7 @@ from worker.engine.protocol import (
     ScoreRequest,
 )
 from worker.engine.scripted import ScriptedEngine
+from worker.engine.vllm import VllmEngine
 
 __all__ = [
     "Delta",
@@ -33,6 +34,13 @@ def make_engine(settings: Settings) -> Engine:
     kind = settings.engine
     if kind == "auto":
         kind = "vllm" if find_spec("vllm") else "transformers"
+    if kind == "vllm":
+        return VllmEngine(settings)
     if kind == "scripted":
         return ScriptedEngine()
+    if kind == "transformers":
+        # Imported here: torch costs seconds and a gigabyte in a process that only speaks to vLLM.
+        from worker.engine.transformers import TransformersEngine  # noqa: PLC0415
+
+        return TransformersEngine()
     raise ValueError(f"GROW_ENGINE is {kind!r}; it may be auto, vllm, transformers or scripted.")

@@ -7,14 +7,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
+_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json")
+_TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja")
 _MAX_CACHED = 16
 
 _cache: OrderedDict[str, PreTrainedTokenizerBase] = OrderedDict()
@@ -23,7 +17,7 @@ _lock = threading.Lock()
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder; folders whose tokenizer files are equal share one instance."""
-    digest = tokenizer_digest(folder)
+    digest = _digest(folder, _VOCABULARY_FILES + _TEMPLATE_FILES)
     with _lock:
         if digest not in _cache:
             _cache[digest] = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -33,10 +27,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return _cache[digest]
 
 
-def tokenizer_digest(folder: Path) -> str:
-    """Sha256 over the tokenizer's files: equal for all checkpoints of a run."""
+def token_ids_digest(folder: Path) -> str:
+    """Sha256 of the files that say which text a token id stands for; the chat template is not among them."""
+    return _digest(folder, _VOCABULARY_FILES)
+
+
+def _digest(folder: Path, names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
+    for name in names:
         path = folder / name
         if path.is_file():
             content = path.read_bytes()

@@ -1,0 +1,103 @@
+"""Tiny checkpoints with random weights, as the trainer would have published them."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from worker.engine.protocol import ScoreRequest
+
+SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<|pad|>"]
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+VOCAB_SIZE = 320
+CONTEXT_LENGTH = 128
+
+
+class MakeCheckpoint(Protocol):
+    """Writes one checkpoint folder and gives its path."""
+
+    def __call__(self, name: str, *, seed: int = 0, tied: bool = True, layers: int = 2, chat: bool = False) -> Path: ...
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    root = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = _train_tokenizer()
+
+    def make(name: str, *, seed: int = 0, tied: bool = True, layers: int = 2, chat: bool = False) -> Path:
+        folder = root / name
+        if not folder.exists():
+            _build_model(seed, tied, layers).save_pretrained(folder)
+            tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+            tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def score_requests() -> list[ScoreRequest]:
+    """Contexts and continuations of many lengths."""
+    draw = random.Random(7)
+    return [
+        ScoreRequest(
+            context=[draw.randrange(3, VOCAB_SIZE) for _ in range(draw.randrange(1, 40))],
+            continuation=[draw.randrange(3, VOCAB_SIZE) for _ in range(draw.randrange(1, 12))],
+        )
+        for _ in range(24)
+    ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _build_model(seed: int, tied: bool, layers: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,  # far from uniform, so that a stale layer shows
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    return LlamaForCausalLM(config).to(torch.bfloat16)
+
+
+def _train_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = "To be, or not to be, that is the question: whether the people rule, or the law rules the people. "
+    tokenizer.train_from_iterator([text] * 4 + ["中华人民共和国的一切权力属于人民。"] * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+    )
