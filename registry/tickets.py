@@ -175,9 +175,13 @@ def count_by_lane(session: Session) -> dict[tuple[str, str], int]:
     return {(LANES[lane], status): number for lane, status, number in rows}
 
 
-def oldest_wait(session: Session, *, not_checkpoint_id: int) -> dt.datetime | None:
-    """Since when the longest-waiting claimable ticket of any other checkpoint waits."""
-    query = _claimable(select(func.min(Ticket.issued_at))).where(Ticket.checkpoint_id != not_checkpoint_id)
+def oldest_wait(
+    session: Session, *, not_checkpoint_id: int, lanes: Sequence[int] = (CHAT, EVALUATION)
+) -> dt.datetime | None:
+    """Since when the longest-waiting claimable ticket of any other checkpoint waits, in the given lanes."""
+    query = _claimable(select(func.min(Ticket.issued_at))).where(
+        Ticket.checkpoint_id != not_checkpoint_id, Ticket.lane.in_(lanes)
+    )
     since: dt.datetime | None = session.scalar(query)
     return since
 
