@@ -185,7 +185,7 @@ def growth_series(
         )
         .order_by(Checkpoint.step)
     )
-    points = [_point(run, checkpoint, result, x) for checkpoint, result in session.execute(query).tuples()]
+    points = [_point(run, checkpoint, result, x) for checkpoint, result in session.execute(query)]
     if not points and metric != task.metric:
         _require_metric(session, task, metric)
     return Series(run.name, task, metric, x, [point for point in points if point is not None])
@@ -217,7 +217,7 @@ def run_series(
         .order_by(Checkpoint.step)
     )
     points: dict[int, list[Point]] = {task.id: [] for task in tasks}
-    for task_id, checkpoint, result in session.execute(query).tuples():
+    for task_id, checkpoint, result in session.execute(query):
         if task_id in points and (point := _point(run, checkpoint, result, x)) is not None:
             points[task_id].append(point)
     return [Series(run.name, task, task.metric, x, points[task.id]) for task in tasks]

@@ -2,11 +2,12 @@
 
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 from sqlalchemy.orm import Session
 
 # Model hubs are never asked; set before any library reads it.
@@ -60,6 +61,21 @@ def postgres_engine(postgres_url: str) -> Engine:
     engine = db.get_engine(postgres_url)
     migrate(engine)
     return engine
+
+
+@pytest.fixture
+def own_postgres(postgres_url: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of this test's own, for code that commits."""
+    name = f"own_{uuid.uuid4().hex}"
+    server = db.get_engine(postgres_url).execution_options(isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    migrate(db.get_engine(url))
+    yield url
+    db.get_engine(url).dispose()
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
