@@ -171,6 +171,9 @@ def growth_series(
     if x not in X_AXES:
         raise Invalid(f"There is no x-axis '{x}'. Axes: {', '.join(X_AXES)}.")
     metric = metric or task.metric
+    if not metric:
+        scored = [other.name for other in suites.list_tasks(session) if other.metric]
+        raise NotFound(f"Task '{task.name}' has no metric: it is a probe. Tasks with one: {name_list(scored, 40)}.")
     query = (
         select(Checkpoint, Result)
         .join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
