@@ -1,6 +1,6 @@
 """What every engine can do. Token ids go in; tokenizing is the caller's (`worker.engine.tokenizer`)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -85,7 +85,7 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Generation]:
         """One answer a prompt, in the same order."""
 
-    def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: list[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """The answer piece by piece. Closing the generator aborts the work in the engine."""
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from worker.engine.protocol import Delta, EngineError, Generation, Sampling, Score, ScoreRequest
@@ -39,7 +39,7 @@ class ScriptedEngine:
         """The text of each prompt again, at most `max_tokens` tokens of it."""
         return [self._answer(prompt, sampling) for prompt in prompts]
 
-    def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: list[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """The same answer as `generate`, a few characters at a time."""
         answer = self._answer(prompt, sampling)
         self.num_streams_open += 1

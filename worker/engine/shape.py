@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.engine.protocol import EngineError, Sampling, ScoreRequest
-from worker.engine.tokenizer import token_ids_digest
+from worker.engine.tokenizer import tokenizer_digest
 
 _IRRELEVANT_CONFIG = frozenset(
     {
@@ -68,7 +68,7 @@ def read_shape(folder: Path) -> ModelShape:
     if not tensors or "max_position_embeddings" not in config:
         raise EngineError(f"The checkpoint {folder.name} has no weights or no max_position_embeddings.")
     relevant = {key: value for key, value in config.items() if key not in _IRRELEVANT_CONFIG}
-    return ModelShape(config=relevant, tensors=tensors, vocabulary=token_ids_digest(folder))
+    return ModelShape(config=relevant, tensors=tensors, vocabulary=tokenizer_digest(folder))
 
 
 def fit_score_request(request: ScoreRequest, max_tokens: int) -> ScoreRequest:

@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return _cache[digest]
 
 
-def token_ids_digest(folder: Path) -> str:
+def tokenizer_digest(folder: Path) -> str:
     """Sha256 of the files that say which text a token id stands for; the chat template is not among them."""
     return _digest(folder, _VOCABULARY_FILES)
 

@@ -1,7 +1,7 @@
 """An engine inside this process, over transformers: where vLLM cannot be installed, and as its peer in tests."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class TransformersEngine:
         """One prompt after the other."""
         return [_joined(list(self.stream(prompt, sampling))) for prompt in prompts]
 
-    def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: list[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """A piece for each token that completes a character; what may become a stop string is held back."""
         model = self._loaded()
         fitted = fit_prompt(prompt, sampling, model.config.max_position_embeddings)

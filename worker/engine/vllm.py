@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,7 +114,7 @@ class VllmEngine:
                 )
         return [answers[index] for index in range(len(fitted))]
 
-    def stream(self, prompt: list[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: list[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """Pieces as the engine makes them. Closing the generator closes the connection, and vLLM aborts."""
         fitted = fit_prompt(prompt, sampling, self._current_shape().context_length)
         body = _sampling_body(fitted.sampling) | {
