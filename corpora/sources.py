@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 MIN_CHARS = 40
@@ -116,7 +117,7 @@ def _read_shakespeare(folder: Path) -> Iterator[tuple[str, str]]:
         text = LICENCE_TAIL.sub("", PREAMBLE.sub("", text))
         heading = ACT_OR_SCENE if len(ACT_OR_SCENE.findall(text)) > 4 else ROMAN_NUMERAL
         starts = [0, *(match.start() for match in heading.finditer(text)), len(text)]
-        for number, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        for number, (start, end) in enumerate(pairwise(starts)):
             yield f"{path.stem.removesuffix('_gut')}/{number}", re.sub(r"\n{3,}", "\n\n", text[start:end])
 
 
