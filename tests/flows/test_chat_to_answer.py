@@ -1,0 +1,107 @@
+"""Path B: a chat message, from the browser to the streamed answer, through the line and the real engine."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.flows.conftest import Site, wait_for
+
+pytestmark = [pytest.mark.flow, pytest.mark.engine, pytest.mark.xdist_group("engine")]
+
+
+@pytest.fixture(scope="module")
+def visitor(trained: Site) -> Iterator[httpx.Client]:
+    """A registered person's browser."""
+    with httpx.Client(base_url=trained.address, follow_redirects=True, timeout=20) as client:
+        form = {"csrf_token": csrf(client, "/register"), "name": "小明", "password": "correct horse battery"}
+        answer = client.post("/register", data=form)
+        assert answer.status_code == 200
+        assert "session" in client.cookies
+        yield client
+
+
+def csrf(client: httpx.Client, page: str) -> str:
+    """The token that a page's forms carry."""
+    found = re.search(r'name="csrf_token" value="([^"]+)"', client.get(page).text)
+    assert found is not None
+    return found.group(1)
+
+
+def ask(client: httpx.Client, checkpoint: str, prompt: str, **params: str) -> int:
+    """Send a message from the chat page; returns the turn's number."""
+    token = csrf(client, "/chat")
+    form = {"csrf_token": token, "checkpoint": checkpoint, "prompt": prompt, **params}
+    answer = client.post("/chat", data=form)
+    assert answer.status_code == 200, answer.text[:2000]
+    turns = re.findall(r"/chat/turns/(\d+)/events", answer.text)
+    assert turns, answer.text[:2000]
+    return int(turns[-1])
+
+
+def read_events(client: httpx.Client, turn: int, last_id: str = "") -> list[tuple[str, str, dict[str, object]]]:
+    """(id, kind, data) until the answer is done."""
+    found: list[tuple[str, str, dict[str, object]]] = []
+    headers = {"Last-Event-ID": last_id} if last_id else {}
+    with client.stream(
+        "GET", f"/chat/turns/{turn}/events", headers=headers, timeout=httpx.Timeout(10, read=90)
+    ) as stream:
+        assert stream.status_code == 200
+        identity = kind = ""
+        for line in stream.iter_lines():
+            name, _, value = line.partition(":")
+            if name == "id":
+                identity = value.strip()
+            elif name == "event":
+                kind = value.strip()
+            elif name == "data":
+                found.append((identity, kind, json.loads(value)))
+                if kind == "done":
+                    return found
+    return found
+
+
+def text_of(events: list[tuple[str, str, dict[str, object]]]) -> str:
+    """The streamed answer."""
+    return "".join(str(data["text"]) for _, kind, data in events if kind == "delta")
+
+
+def test_an_answer_streams_is_kept_and_can_be_read_again(visitor: httpx.Client, trained: Site) -> None:
+    turn = ask(visitor, "flow@8", "第一条", max_tokens="24", temperature="0")
+    events = read_events(visitor, turn)
+    assert events[-1][1] == "done", trained.log("worker")
+    assert events[-1][2]["status"] == "finished", events[-1]
+    answer = text_of(events)
+    assert answer
+    # A reload replays; a dropped line goes on where it was.
+    assert text_of(read_events(visitor, turn)) == answer
+    deltas = [event for event in events if event[1] == "delta"]
+    assert text_of(read_events(visitor, turn, deltas[0][0])) == text_of(deltas[1:])
+
+
+def test_the_answer_is_the_worker_s_own_even_if_it_dies_in_between(visitor: httpx.Client, trained: Site) -> None:
+    """kill -9 the worker: the message waits in its row, and the next worker answers it."""
+    worker = trained.children["worker"]
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    turn = ask(visitor, "flow@4", "def main", max_tokens="8", temperature="0")
+    trained.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
+    events = read_events(visitor, turn)
+    assert events[-1][2]["status"] == "finished", trained.log("worker")
+
+
+def test_a_stranger_cannot_read_it(trained: Site, visitor: httpx.Client) -> None:
+    turn = ask(visitor, "flow@8", "x", max_tokens="2")
+    read_events(visitor, turn)
+    answer = httpx.get(f"{trained.address}/chat/turns/{turn}/events")
+    assert answer.status_code in (401, 403, 404)
+
+
+def test_the_pages_show_it_all(visitor: httpx.Client, trained: Site) -> None:
+    wait_for(lambda: "第一条" in visitor.get("/chat").text, 5, "the conversation in the list")
+    for page in ("/", "/runs", "/runs/flow", "/runs/flow/checkpoints/8", "/models", "/news", "/chat"):
+        assert visitor.get(page).status_code == 200, page
