@@ -68,9 +68,10 @@ def _catalogue(language: str) -> gnu_gettext.NullTranslations:
     return gnu_gettext.translation("messages", LOCALE_DIR, [language], fallback=language == "en")
 
 
-def gettext(message: str) -> str:
-    """The message in the language of this request."""
-    return _catalogue(current()).gettext(message)
+def gettext(message: str, **values: object) -> str:
+    """The message in the language of this request, with `%(name)s` filled in."""
+    found = _catalogue(current()).gettext(message)
+    return found % values if values else found
 
 
 def ngettext(singular: str, plural: str, number: int) -> str:

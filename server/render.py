@@ -5,6 +5,7 @@ A page's context is a frozen dataclass whose fields are the names the template u
 
 import datetime as dt
 import hashlib
+import html as html_entities
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -58,6 +59,9 @@ LABELS = {
     "step": N_("steps"),
     "flops": N_("compute"),
     "time": N_("time"),
+    "gain": N_("better"),
+    "loss": N_("worse"),
+    "within noise": N_("within noise"),
 }
 """Words of the registry's vocabulary, as the visitor reads them."""
 
@@ -160,6 +164,13 @@ def markdown(text: str) -> Markup:
     return Markup(nh3.clean(_markdown().render(text), link_rel="nofollow noopener noreferrer"))
 
 
+def excerpt(text: str, length: int = 150) -> str:
+    """The beginning of a Markdown text in plain words."""
+    plain = " ".join(nh3.clean(_markdown().render(text), tags=set()).split())
+    words = html_entities.unescape(plain)
+    return words if len(words) <= length else words[:length].rstrip() + "…"
+
+
 @lru_cache
 def _fingerprint(path: Path, _modified: float) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
@@ -185,7 +196,7 @@ def environment() -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     made.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
-    for name in (ago, compact, date, day, duration, label, markdown, number, reading, size):
+    for name in (ago, compact, date, day, duration, excerpt, label, markdown, number, reading, size):
         made.filters[name.__name__] = name
     made.globals["static_url"] = static_url
     return made
