@@ -110,6 +110,11 @@ def count_users(session: Session) -> int:
     return session.scalar(select(func.count(User.id))) or 0
 
 
+def list_users(session: Session, limit: int = 50) -> Sequence[User]:
+    """Who registered, the newest first."""
+    return session.scalars(select(User).order_by(User.id.desc()).limit(limit)).all()
+
+
 def has_admin(session: Session) -> bool:
     """Whether anyone can administer the site yet."""
     return session.scalar(select(User.id).where(User.role == "admin").limit(1)) is not None
