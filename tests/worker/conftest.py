@@ -1,6 +1,7 @@
 """Tiny checkpoints with random weights, as the trainer would have published them."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from registry import checkpoints, db, runs, store
+from registry.settings import get_settings
 from worker.engine.protocol import ScoreRequest
 
 SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<|pad|>"]
@@ -41,6 +44,31 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
         return folder
 
     return make
+
+
+class Publish(Protocol):
+    """Seals a copy of a folder as a step of the run `demo`, registers it and gives its id."""
+
+    def __call__(self, folder: Path, *, step: int = 0, kind: str = "pretrained", ready: bool = True) -> int: ...
+
+
+@pytest.fixture
+def publish(database: Path) -> Publish:
+    def publish(folder: Path, *, step: int = 0, kind: str = "pretrained", ready: bool = True) -> int:
+        settings = get_settings()
+        copy = settings.home / "incoming" / f"{folder.name}-{step}"
+        shutil.copytree(folder, copy)
+        place = f"demo/step-{step}-{kind}"
+        facts = {"tokens_seen": step * 4096}
+        manifest = store.seal(copy, settings.checkpoints_dir / place, facts)
+        with db.transaction() as session:
+            run = runs.create_run(session, name="demo", config={})
+            checkpoint = checkpoints.register(session, run, step=step, folder=place, manifest=manifest, kind=kind)
+            if ready:
+                checkpoints.mark_ready(session, checkpoint, 1)
+            return checkpoint.id
+
+    return publish
 
 
 @pytest.fixture(scope="session")
