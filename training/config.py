@@ -1,7 +1,6 @@
 """What a training run is made of, as frozen dataclasses read from `training/configs/<name>.yaml`."""
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,7 +176,7 @@ def from_dict(content: Any, default_name: str = "custom") -> Config:
     if isinstance(content, Mapping):
         content = {"name": default_name, **content}
     config: Config = _build(Config, content, "")
-    _check(config)
+    check(config)
     return config
 
 
@@ -206,9 +205,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"'{where}' must be a mapping, not {value!r}.")
-        return types.MappingProxyType(
-            {str(key): _convert(float, entry, f"{where}.{key}") for key, entry in value.items()}
-        )
+        return {str(key): _convert(float, entry, f"{where}.{key}") for key, entry in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -220,7 +217,12 @@ def _join(where: str, name: str) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """Whether the values fit together.
+
+    Raises:
+        ValueError: naming the rule that is broken.
+    """
     model, parallel = config.model, config.parallel
     rules = (
         (model.hidden_size % model.num_heads == 0, "model.hidden_size must be a multiple of model.num_heads"),

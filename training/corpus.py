@@ -137,15 +137,24 @@ def fingerprint(config: Config, texts: dict[str, Texts]) -> str:
     return digest.hexdigest()[:16]
 
 
-def prepare_corpus(config: Config, home: Path) -> PackedCorpus:
+def prepare_corpus(config: Config, home: Path, wanted: str = "") -> PackedCorpus:
     """Open the corpus of a config, building it first where it is not there yet.
 
+    `wanted` is the fingerprint that a run began with: only that text will do to go on.
+
     Raises:
-        ValueError: the config asks for text that is not there.
+        ValueError: the config asks for text that is not there, or the text is not the wanted one.
     """
     started = time.monotonic()
+    if wanted and (home / "corpus" / wanted / "corpus.json").exists():
+        return PackedCorpus(home / "corpus" / wanted, config.model.context_length)
     texts = read_texts(config)
     destination = home / "corpus" / fingerprint(config, texts)
+    if wanted and destination.name != wanted:
+        raise ValueError(
+            f"The run began with corpus {wanted}, which is gone, and the packages now give {destination.name}. "
+            "Put the folder back, or start a run of another name."
+        )
     if not (destination / "corpus.json").exists():
         _build(config, texts, destination)
     corpus = PackedCorpus(destination, config.model.context_length)

@@ -29,9 +29,14 @@ def join() -> None:
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
 
 
+def is_joined() -> bool:
+    """Whether the process group is formed."""
+    return bool(torch.distributed.is_initialized())
+
+
 def leave() -> None:
     """Part from the other processes."""
-    if torch.distributed.is_initialized():
+    if is_joined():
         torch.distributed.destroy_process_group()
 
 

@@ -168,8 +168,8 @@ class Trainer:
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise NotFinite(
-                f"The loss of step {self.step + 1} is {loss}. The last complete state is untouched: resume from it with "
-                "a lower learning rate under another run name, or look at the batch of this step."
+                f"The loss of step {self.step + 1} is {loss}. The last complete state is untouched; "
+                "try a lower learning rate under another run name, or look at the text of this step."
             )
 
     def _batch(self, samples: range) -> torch.Tensor:
@@ -189,6 +189,9 @@ class Trainer:
             "train/tokens_per_second": steps * self.config.tokens_per_step / seconds,
         }
         self._window = Window()
+        if distributed.rank() == 0:
+            shown = {name.removeprefix("train/"): float(f"{value:.4g}") for name, value in values.items()}
+            log.info("Trained.", step=self.step, of=self.config.max_steps, **shown)
         self._tell(values)
         self._clock, self._clock_step = time.monotonic(), self.step
 
@@ -323,7 +326,8 @@ def rotary_frequencies(config: Config) -> torch.Tensor:
 def _make_optimizer(model: Any, config: Config) -> torch.optim.AdamW:
     """AdamW that decays matrices only. Its rate is 0 until the first step sets it: the trial step changes nothing."""
     settings = config.optimizer
-    matrices, vectors = [], []
+    matrices: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
     for parameter in model.parameters():
         # ZeRO 3 keeps the true shape beside its flat part.
         (matrices if len(getattr(parameter, "ds_shape", parameter.shape)) > 1 else vectors).append(parameter)

@@ -43,7 +43,12 @@ def mark_complete(folder: Path, facts: Mapping[str, Any]) -> None:
 
 def read_mark(folder: Path) -> dict[str, Any]:
     """The facts given with the mark."""
-    content: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    return read_json(folder / MARK)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a small file."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
