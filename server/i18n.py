@@ -4,28 +4,41 @@ Strings are marked with `_()` in templates and in `server/`. The language of a r
 by `server.middleware`, and read by every call of `_()` below it. After adding strings::
 
     python -m server.i18n update     # extract, and merge new strings into server/locale/zh
-    # translate what is empty in server/locale/zh/LC_MESSAGES/messages.po
-    python -m server.i18n compile    # .po -> .mo, which set-up does too; .mo files are not committed
+    # then translate what is empty in server/locale/zh/LC_MESSAGES/messages.po
 
-which is the same as::
+The .po file is read when the server starts; nothing has to be compiled. `update` is, in Babel's own commands::
 
-    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 --no-location --sort-output -o messages.pot .
-    pybabel update -i messages.pot -d server/locale --no-fuzzy-matching --ignore-obsolete --omit-header
-    pybabel compile -d server/locale
+    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 --no-location --sort-output -o messages.pot server templates
+    pybabel update -i messages.pot -d server/locale --no-fuzzy-matching --ignore-obsolete
 """
 
 import gettext as gnu_gettext
+import io
 import sys
 import tempfile
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
+from babel.messages.catalog import Catalog
 from babel.messages.frontend import CommandLineInterface
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
 
 LANGUAGES = ("en", "zh")
 LOCALE_DIR = Path(__file__).parent / "locale"
+CATALOGUE = LOCALE_DIR / "zh" / "LC_MESSAGES" / "messages.po"
 ROOT = Path(__file__).parent.parent
+HEADER = """# The Chinese catalogue; server/i18n.py says how it is kept.
+msgid ""
+msgstr ""
+"Language: zh\\n"
+"MIME-Version: 1.0\\n"
+"Content-Type: text/plain; charset=utf-8\\n"
+"Content-Transfer-Encoding: 8bit\\n"
+"Plural-Forms: nplurals=1; plural=0;\\n"
+
+"""
 
 _language: ContextVar[str] = ContextVar("language", default="en")
 
@@ -65,7 +78,12 @@ def _accepted(header: str) -> list[tuple[float, str]]:
 
 @lru_cache
 def _catalogue(language: str) -> gnu_gettext.NullTranslations:
-    return gnu_gettext.translation("messages", LOCALE_DIR, [language], fallback=language == "en")
+    if language == "en":
+        return gnu_gettext.NullTranslations()
+    compiled = io.BytesIO()
+    write_mo(compiled, read_catalogue())
+    compiled.seek(0)
+    return gnu_gettext.GNUTranslations(compiled)
 
 
 def gettext(message: str, **values: object) -> str:
@@ -84,16 +102,12 @@ def N_(message: str) -> str:
     return message
 
 
-def _pybabel(*arguments: str) -> None:
-    CommandLineInterface().run(["pybabel", *arguments])
-
-
 def extract(target: Path) -> None:
     """Write every marked string of templates and server to a catalogue template."""
-    _pybabel(
-        *("extract", "-F", str(ROOT / "babel.cfg"), "-k", "_", "-k", "N_", "-k", "ngettext:1,2"),
-        *("--no-location", "--sort-output", "-o", str(target), str(ROOT)),
-    )
+    words = ("-k", "_", "-k", "N_", "-k", "ngettext:1,2")
+    options = ("-q", "-F", str(ROOT / "babel.cfg"), "--no-location", "--sort-output", "-o", str(target))
+    folders = (str(ROOT / "server"), str(ROOT / "templates"))
+    CommandLineInterface().run(["pybabel", "extract", *words, *options, *folders])
 
 
 def update() -> None:
@@ -101,16 +115,22 @@ def update() -> None:
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "messages.pot"
         extract(template)
-        _pybabel(
-            *("update", "-i", str(template), "-d", str(LOCALE_DIR), "--no-fuzzy-matching"),
-            *("--ignore-obsolete", "--omit-header"),
-        )
+        with template.open("rb") as file:
+            strings = read_po(file)
+    catalogue = read_catalogue()
+    catalogue.update(strings, no_fuzzy_matching=True)
+    catalogue.obsolete.clear()
+    with CATALOGUE.open("wb") as file:
+        # The header of our own: the library's carries dates, which would change with every run.
+        file.write(HEADER.encode())
+        write_po(file, catalogue, omit_header=True, sort_output=True, width=110)
 
 
-def compile_catalogues() -> None:
-    """Make the .mo files that the server reads."""
-    _pybabel("compile", "-d", str(LOCALE_DIR))
+def read_catalogue() -> Catalog:
+    """The Chinese catalogue as it stands in the source."""
+    with CATALOGUE.open("rb") as file:
+        return read_po(file, locale="zh")
 
 
 if __name__ == "__main__":
-    {"update": update, "compile": compile_catalogues}[sys.argv[1]]()
+    {"update": update}[sys.argv[1]]()

@@ -143,14 +143,14 @@ def reading(tokens: int) -> str:
     """So many tokens in a unit that a reader has held: pages, novels, years."""
     if tokens < TOKENS_PER_NOVEL:
         pages = max(1, round(tokens / TOKENS_PER_PAGE))
-        return ngettext("about one page of a book", "about %(num)s pages of a book", pages) % {"num": number(pages)}
+        return ngettext("about %(num)s page of a book", "about %(num)s pages of a book", pages) % {"num": number(pages)}
     if tokens < TOKENS_PER_READING_YEAR:
         novels = round(tokens / TOKENS_PER_NOVEL)
-        return ngettext("about one novel", "about %(num)s novels", novels) % {"num": number(novels)}
+        return ngettext("about %(num)s novel", "about %(num)s novels", novels) % {"num": number(novels)}
     years = round(tokens / TOKENS_PER_READING_YEAR)
-    return ngettext("about a year of reading day and night", "about %(num)s years of reading day and night", years) % {
-        "num": number(years)
-    }
+    return ngettext(
+        "about %(num)s year of reading day and night", "about %(num)s years of reading day and night", years
+    ) % {"num": number(years)}
 
 
 @lru_cache
