@@ -105,9 +105,9 @@ def N_(message: str) -> str:
 def extract(target: Path) -> None:
     """Write every marked string of templates and server to a catalogue template."""
     words = ("-k", "_", "-k", "N_", "-k", "ngettext:1,2")
-    options = ("-q", "-F", str(ROOT / "babel.cfg"), "--no-location", "--sort-output", "-o", str(target))
+    options = ("-F", str(ROOT / "babel.cfg"), "--no-location", "--sort-output", "-o", str(target))
     folders = (str(ROOT / "server"), str(ROOT / "templates"))
-    CommandLineInterface().run(["pybabel", "extract", *words, *options, *folders])
+    CommandLineInterface().run(["pybabel", "-q", "extract", *words, *options, *folders])
 
 
 def update() -> None:
