@@ -200,7 +200,7 @@ def growth_chart(series: Series) -> Chart:
         higher_is_better=task.higher_is_better if headline else None,
         change_text=change_text(metric, change),
         improved=None if change is None or change == 0 or not headline else (change > 0) == task.higher_is_better,
-        band=gettext("95% interval") if any(dot.low is not None for dot in dots) else "",
+        band=gettext("95%% interval") if any(dot.low is not None for dot in dots) else "",
         x_axis=series.x,
         words=_words(),
     )

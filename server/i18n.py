@@ -87,9 +87,13 @@ def _catalogue(language: str) -> gnu_gettext.NullTranslations:
 
 
 def gettext(message: str, **values: object) -> str:
-    """The message in the language of this request, with `%(name)s` filled in."""
-    found = _catalogue(current()).gettext(message)
-    return found % values if values else found
+    """The message in the language of this request, with `%(name)s` filled in; a per cent sign is written `%%`."""
+    return lookup(message) % values
+
+
+def lookup(message: str) -> str:
+    """The message in the language of this request as the catalogue has it; templates fill it in themselves."""
+    return _catalogue(current()).gettext(message)
 
 
 def ngettext(singular: str, plural: str, number: int) -> str:

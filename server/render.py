@@ -24,7 +24,7 @@ from markupsafe import Markup
 from registry.models.base import utcnow
 from registry.settings import get_settings
 from server import i18n, pulse
-from server.i18n import N_, gettext, ngettext
+from server.i18n import N_, gettext, lookup, ngettext
 
 ROOT = Path(__file__).parent.parent
 STATIC_DIR = ROOT / "static"
@@ -195,7 +195,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    made.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    made.install_gettext_callables(lookup, ngettext, newstyle=True)  # type: ignore[attr-defined]
     for name in (ago, compact, date, day, duration, excerpt, label, markdown, number, reading, size):
         made.filters[name.__name__] = name
     made.globals["static_url"] = static_url
