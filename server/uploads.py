@@ -86,7 +86,7 @@ async def receive(request: Request, folder: Path, check: Callable[[Fields], None
         finally:
             receiver.close()
     except FormParserError as error:
-        raise Invalid(gettext("The upload is no form that can be read, or it broke off.")) from error
+        raise _broken_off() from error
     finally:
         await _drain(chunks)
 
@@ -123,6 +123,10 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(gettext("The upload is too large: at most %(limit)s bytes are accepted.", limit=f"{limit:,}"))
 
 
+def _broken_off() -> Invalid:
+    return Invalid(gettext("The upload is no form that can be read, or it broke off."))
+
+
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
@@ -141,6 +145,7 @@ class Receiver:
         self._written = 0
         self._limit = get_settings().max_upload_bytes
         self._checked = False
+        self._ended = False
         self._file: IO[bytes] | None = None
         self._field: str | None = None
         self._value = bytearray()
@@ -155,6 +160,7 @@ class Receiver:
                 "on_headers_finished": self._begin_content,
                 "on_part_data": self._add_content,
                 "on_part_end": self._end_part,
+                "on_end": self._end,
             },
         )
 
@@ -165,6 +171,8 @@ class Receiver:
     def finish(self) -> Fields:
         """The fields, once the whole body came."""
         self._parser.finalize()
+        if not self._ended:  # the parser itself takes a body that stops anywhere
+            raise _broken_off()
         if not self._checked:
             self._check(self._fields)
         if not self._names:
@@ -237,6 +245,9 @@ class Receiver:
             self._fields[self._field] = self._value.decode("utf-8", "replace")
             if len(self._fields) > MAX_FIELDS:
                 raise Invalid(gettext("The form has too many fields."))
+
+    def _end(self) -> None:
+        self._ended = True
 
 
 def unpack(folder: Path) -> Path:
