@@ -105,7 +105,8 @@ def on_invalid_request(request: Request, error: Exception) -> Response:
 def on_crash(request: Request, error: Exception) -> Response:
     """Our own bug: logged with its trace, shown without."""
     log.error("A request failed.", path=request.url.path, exc_info=error)
-    return error_response(request, 500, _explanation(500))
+    # Starlette answers a crash outside of our middleware, so the headers are added here.
+    return error_response(request, 500, _explanation(500), middleware.HEADERS)
 
 
 def _explanation(status: int) -> str:

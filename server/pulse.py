@@ -39,3 +39,9 @@ def take(*, fresh: bool = False) -> Pulse:
             _cache.pulse = Pulse(broker=workers is not None, workers=workers or {})
             _cache.taken_at = time.monotonic()
         return _cache.pulse
+
+
+def forget() -> None:
+    """Look again at the next question; for tests, which change the broker."""
+    with _cache.lock:
+        _cache.taken_at = float("-inf")
