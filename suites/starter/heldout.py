@@ -69,8 +69,8 @@ def follows(source: str, num_items: int, context_bytes: int, min_bytes: int, max
     items: list[dict[str, Any]] = []
     for position in sorted(range(len(pool)), key=lambda index: _rank("item", pool[index].context + pool[index].gold)):
         wrong = _wrong_choices(pool, position)
-        if wrong is not None:
-            place = pool[position]
+        place = pool[position]
+        if wrong is not None and place.gold not in _training_text(source):
             choices = sorted([place.gold, *wrong], key=lambda choice: _rank("order", place.context, choice))
             items.append({"context": place.context, "choices": choices, "target": choices.index(place.gold)})
         if len(items) == num_items:
@@ -81,12 +81,11 @@ def follows(source: str, num_items: int, context_bytes: int, min_bytes: int, max
 def pairs(source: str, num_items: int, **_metadata: Any) -> dict[str, Dataset]:
     """A held-out sentence and the same sentence with two of its words swapped; equally long by construction."""
     find, swap = PAIR_MAKERS[source]
-    seen = _training_units(source)
     sentences = {sentence for document in held_out(source) for sentence in find(document.text)}
     items: list[dict[str, Any]] = []
     for sentence in sorted(sentences, key=lambda text: _rank("pair", text)):
         swapped = swap(sentence, random.Random(_rank("swap", sentence)))
-        if swapped is None or sentence in seen:
+        if swapped is None or sentence in _training_text(source):
             continue
         choices = sorted([sentence, swapped], key=lambda choice: _rank("order", choice))
         items.append({"context": "", "choices": choices, "target": choices.index(sentence)})
@@ -105,6 +104,11 @@ def _training_units(source: str) -> frozenset[str]:
     """Every telling line or sentence of the training text: statutes and code repeat each other's."""
     found = (unit for document in training(source) for unit in UNITS[source].findall(document.text))
     return frozenset(unit.strip() for unit in found if len(unit.strip().encode()) >= TELLING_BYTES)
+
+
+@lru_cache
+def _training_text(source: str) -> str:
+    return "\0".join(document.text for document in training(source))
 
 
 def _pieces(source: str, text: str, max_bytes: int) -> Iterator[str]:
