@@ -98,7 +98,7 @@ function options(chart, animate, small) {
     animationDuration: 700, aria: { enabled: false },
     grid: { left: 4, right: 14, top: 12, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
     xAxis: {
-      type: "value", min: "dataMin", max: "dataMax",
+      type: "value", min: ({ min, max }) => (min >= 0 && min < 0.1 * max ? 0 : min), max: "dataMax",
       axisLabel: { ...text, formatter: (value) => xLabel(chart, value), hideOverlap: true, showMinLabel: true, showMaxLabel: false },
       axisLine: { lineStyle: { color: css("line-strong") } }, axisTick: { show: false }, splitLine: { show: false },
       splitNumber: small ? 3 : 6,
