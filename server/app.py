@@ -35,6 +35,7 @@ ROUTERS = (
 STATUSES: Mapping[type[RegistryError], int] = {NotFound: 404, Conflict: 409, Invalid: 422, Refused: 403}
 HEADLINES = {
     400: N_("That request made no sense"),
+    401: N_("Log in first"),
     403: N_("You may not do that"),
     404: N_("There is nothing here"),
     405: N_("That is not how to ask"),
@@ -90,6 +91,8 @@ def on_registry_error(request: Request, error: Exception) -> Response:
 def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own errors: no such address, a method not allowed, a route's explicit refusal."""
     assert isinstance(error, HTTPException)
+    if 300 <= error.status_code < 400:  # a route sends the visitor elsewhere, for example to log in
+        return Response(status_code=error.status_code, headers=error.headers)
     phrase = http.HTTPStatus(error.status_code).phrase
     detail = str(error.detail) if error.detail != phrase else _explanation(error.status_code)
     return error_response(request, error.status_code, detail, error.headers)

@@ -12,7 +12,8 @@ document.getElementById("theme-button")?.addEventListener("click", () => {
 });
 
 // Live elements: <div data-live="evaluation:demo checkpoint:demo" hx-get="…" hx-trigger="refresh">.
-// A board event of that kind and run (or of any run: "post:*") triggers "refresh" on them,
+// A board event of that kind and run (or of any run: "post:*"), and of that task and step where they
+// are given ("evaluation:demo:zh_bits", "evaluation:demo::1750"), triggers "refresh" on them,
 // at most once in `calmMs`, so a burst of results is one request.
 const calmMs = 900;
 const waiting = new Map();
@@ -21,8 +22,9 @@ let source = null;
 
 function hears(element, kind, data) {
   return element.dataset.live.split(" ").some((wanted) => {
-    const [wantedKind, run, task] = wanted.split(":");
-    return wantedKind === kind && (run === "*" || run === data.run) && (!task || task === data.task);
+    const [wantedKind, run, task, step] = wanted.split(":");
+    return wantedKind === kind && (run === "*" || run === data.run)
+      && (!task || task === data.task) && (!step || step === String(data.step));
   });
 }
 
