@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 MIN_CHARS = 40
@@ -85,17 +85,12 @@ def _read_statutes(database: Path) -> Iterator[tuple[str, str]]:
             "SELECT law_id, law_name, coalesce(chapter, ''), coalesce(section, ''), article_no, article_text"
             " FROM articles WHERE status = '现行有效' ORDER BY law_id, id"
         )
-        place: tuple[str, ...] = ()
-        lines: list[str] = []
-        for law_id, law, chapter, section, number, text in rows:
-            if (law_id, law, chapter, section) != place:
-                if lines:
-                    yield "/".join(filter(None, place)), "\n".join(lines)
-                place = (law_id, law, chapter, section)
-                lines = [" ".join(filter(None, (law, chapter, section)))]
-            lines.append(f"{number} {text}")
-        if lines:
-            yield "/".join(filter(None, place)), "\n".join(lines)
+        for place, articles in groupby(rows, key=lambda row: tuple(row[:4])):
+            law_id, law, chapter, section = place
+            lines = [f"{number} {text}" for *_, number, text in articles]
+            # A chapter without sections may go on after one: its first article makes the key its own.
+            key = "/".join(filter(None, (law_id, law, chapter, section, lines[0].split(" ", 1)[0])))
+            yield key, "\n".join((" ".join(filter(None, (law, chapter, section))), *lines))
     finally:
         connection.close()
 
