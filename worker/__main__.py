@@ -5,9 +5,11 @@ import atexit
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 import structlog
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging
 
 from registry.settings import Settings, get_settings
@@ -17,6 +19,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+QUIET = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "kombu": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
+    "lm_eval": logging.ERROR,
+}
+"""Loggers that would bury what the worker itself has to say."""
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +43,7 @@ def main(arguments: list[str]) -> None:
     from worker import jobs  # noqa: PLC0415
 
     if options.beat:
-        jobs.start_clock(jobs.app)
+        jobs.start_clock()
     atexit.register(jobs.close_engine)
     jobs.app.worker_main(
         [
@@ -50,12 +63,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="grow worker", description="Answers chats, scores and verifies checkpoints.")
     parser.add_argument("--queues", default="gpu,cpu", help="gpu: needs the engine; cpu: verifies and sweeps.")
     parser.add_argument("--threads", type=int, default=8, help="Pieces of work at once; all share one engine.")
-    parser.add_argument("--beat", action="store_true", help="Also be the clock of the sweep; one worker is enough.")
+    parser.add_argument(
+        "--beat", action="store_true", help="Also sweep every few seconds; one worker that does is enough."
+    )
     return parser.parse_args(arguments)
 
 
 def _configure_logging(settings: Settings) -> None:
-    renderer: Any = structlog.processors.JSONRenderer() if settings.log_json else structlog.dev.ConsoleRenderer()
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.log_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -66,8 +85,10 @@ def _configure_logging(settings: Settings) -> None:
         ]
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "lm_eval", "kombu"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    # Said at each lost connection; it concerns tasks with late acknowledgement, and ours have none.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     # Celery otherwise takes the root logger over and prints twice.
     setup_logging.connect(_keep_logging, weak=False)
 

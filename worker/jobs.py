@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.beat import EmbeddedService
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from registry import chats, checkpoints, db, evaluations, events, jobs, tickets
@@ -146,19 +145,23 @@ def sweep() -> None:
 def register_jobs(app: Celery) -> Celery:
     """Put the jobs into a Celery app."""
     for name, job in ((jobs.WORK, work), (jobs.VERIFY, verify), (jobs.SWEEP, sweep)):
-        app.task(name=name)(_guarded(name, job))
-    app.conf.beat_schedule = {
-        # A sweep that could not run in time is pointless: the next one is on its way.
-        "sweep": {"task": jobs.SWEEP, "schedule": SWEEP_SECONDS, "options": {"queue": "cpu", "expires": SWEEP_SECONDS}}
-    }
+        app.task(name=name, shared=False)(_guarded(name, job))
     return app
 
 
-def start_clock(app: Celery) -> Any:
-    """The beat as a thread: celery's own `-B` forks, which a process with engines and sockets must not."""
-    clock = EmbeddedService(app, max_interval=1, thread=True, scheduler_cls="celery.beat.Scheduler")
-    clock.start()
-    return clock
+def start_clock() -> None:
+    """Sweep every few seconds in a thread of this process.
+
+    Celery's own clock would send the sweep through the broker; this one also takes back leases
+    while the broker is away or all threads are busy.
+    """
+    threading.Thread(target=_sweep_for_ever, name="clock", daemon=True).start()
+
+
+def _sweep_for_ever() -> None:
+    guarded = _guarded(jobs.SWEEP, sweep)
+    while not stopping.wait(SWEEP_SECONDS):
+        guarded()
 
 
 def _guarded(name: str, job: Callable[..., None]) -> Callable[..., None]:

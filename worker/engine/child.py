@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 5.0
 
 
 def main(command: list[str]) -> None:

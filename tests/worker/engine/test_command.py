@@ -1,0 +1,33 @@
+"""How the vLLM child is started."""
+
+from pathlib import Path
+
+from worker.engine.command import MIN_KV_BYTES, child_command, child_environment, extra_arguments, kv_bytes
+from worker.engine.shape import read_shape
+
+
+def test_the_child_listens_on_a_socket_only_and_keeps_one_served_name(make_checkpoint):
+    folder = make_checkpoint("tied-a", seed=1)
+    command = child_command("python", folder, Path("/run/engine"), read_shape(folder))
+    assert command[:3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
+    assert command[command.index("--uds") + 1] == "/run/engine"
+    assert command[command.index("--served-model-name") + 1] == "current"
+    assert "--port" not in command
+    assert command[command.index("--max-model-len") + 1] == "130"
+
+
+def test_its_environment_is_offline_and_limits_the_threads():
+    environment = child_environment({"PATH": "/bin", "PYTHONPATH": "/mine"}, threads=1)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["PYTHONPATH"].endswith(":/mine")
+    assert "OMP_NUM_THREADS" not in child_environment({"PATH": "/bin"}, threads=0)
+
+
+def test_operators_add_arguments_through_the_environment():
+    assert extra_arguments({"GROW_VLLM_ARGS": "--tensor-parallel-size 2"}) == ["--tensor-parallel-size", "2"]
+    assert extra_arguments({}) == []
+
+
+def test_a_small_model_gets_a_small_cache(make_checkpoint):
+    assert kv_bytes(read_shape(make_checkpoint("tied-a", seed=1)), 130) == MIN_KV_BYTES
