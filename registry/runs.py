@@ -1,10 +1,11 @@
 """Verbs of runs and their training scalars."""
 
+import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -13,6 +14,18 @@ from registry.models import MetricPoint, Run
 from registry.models.base import FINISHED, RUNNING, utcnow
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class MetricSpan(NamedTuple):
+    """The points of a scalar over a few neighbouring steps, as one; `step` is the last of them."""
+
+    step: int
+    tokens_seen: int
+    created_at: dt.datetime
+    mean: float
+    low: float
+    high: float
+    n: int
 
 
 def create_run(
@@ -100,6 +113,35 @@ def metric_series(session: Session, run: Run, key: str) -> Sequence[MetricPoint]
     if not points:
         raise NotFound(f"Run '{run.name}' has no metric '{key}'. Metrics: {name_list(metric_keys(session, run))}.")
     return points
+
+
+def thinned_metrics(
+    session: Session, run: Run, keys: Sequence[str] | None = None, limit: int = 160
+) -> dict[str, list[MetricSpan]]:
+    """Scalars of a run as at most `limit` spans of steps each, by key; a run of a million steps is one small answer."""
+    last = session.scalar(select(func.max(MetricPoint.step)).where(MetricPoint.run_id == run.id)) or 0
+    span = MetricPoint.step * limit // (last + 1)
+    query = (
+        select(
+            MetricPoint.key,
+            func.max(MetricPoint.step),
+            func.max(MetricPoint.tokens_seen),
+            func.max(MetricPoint.created_at),
+            func.avg(MetricPoint.value),
+            func.min(MetricPoint.value),
+            func.max(MetricPoint.value),
+            func.count(),
+        )
+        .where(MetricPoint.run_id == run.id)
+        .group_by(MetricPoint.key, span)
+        .order_by(MetricPoint.key, span)
+    )
+    if keys is not None:
+        query = query.where(MetricPoint.key.in_(keys))
+    spans: dict[str, list[MetricSpan]] = {}
+    for key, *values in session.execute(query):
+        spans.setdefault(key, []).append(MetricSpan(*values))
+    return spans
 
 
 def metric_keys(session: Session, run: Run) -> list[str]:

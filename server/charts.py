@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass, field
 from markupsafe import Markup
 
 from registry.evaluations import Series
-from registry.models import MetricPoint, Run, Task
+from registry.models import Run, Task
+from registry.runs import MetricSpan
 from server import i18n
 from server.i18n import N_, gettext
 from server.render import compact, duration, label, number
 
-MAX_POINTS = 160
-"""Training curves are thinned to this many, with the range of what was merged as a band."""
 TABLE_ROWS = 60
 
 METRICS = {
@@ -206,11 +205,10 @@ def growth_chart(series: Series) -> Chart:
     )
 
 
-def training_chart(run: Run, key: str, points: Sequence[MetricPoint], x: str) -> Chart:
-    """A scalar of the training, thinned; the band spans the least and the greatest of what was merged."""
+def training_chart(run: Run, key: str, spans: Sequence[MetricSpan], x: str) -> Chart:
+    """A scalar of the training; the band goes from the least to the greatest value within each span of steps."""
     axis = x if x in ("step", "time") else "tokens"
-    groups = _groups(points, MAX_POINTS)
-    dots = [_training_dot(run, key, axis, group) for group in groups]
+    dots = [_training_dot(run, key, axis, span) for span in spans]
     return Chart(
         key=key,
         title=metric_name(key),
@@ -221,38 +219,29 @@ def training_chart(run: Run, key: str, points: Sequence[MetricPoint], x: str) ->
         live=f"metrics:{run.name}",
         dots=dots,
         change_text="",
-        band=gettext("lowest to highest") if any(len(group) > 1 for group in groups) else "",
+        band=gettext("lowest to highest") if any(span.n > 1 for span in spans) else "",
         x_axis=axis,
         words=_words(),
     )
 
 
-def _training_dot(run: Run, key: str, axis: str, group: Sequence[MetricPoint]) -> Dot:
-    last = group[-1]
+def _training_dot(run: Run, key: str, axis: str, span: MetricSpan) -> Dot:
     x = {
-        "step": float(last.step),
-        "tokens": float(last.tokens_seen),
-        "time": (last.created_at - run.created_at).total_seconds(),
+        "step": float(span.step),
+        "tokens": float(span.tokens_seen),
+        "time": (span.created_at - run.created_at).total_seconds(),
     }[axis]
-    values = [point.value for point in group]
-    merged = len(values) > 1
-    low, high = (min(values), max(values)) if merged else (None, None)
-    mean = sum(values) / len(values)
+    low, high = (span.low, span.high) if span.n > 1 else (None, None)
     return Dot(
         x=x,
-        y=mean,
+        y=span.mean,
         low=low,
         high=high,
         x_text=x_text(axis, x),
-        y_text=value_text(key, mean),
+        y_text=value_text(key, span.mean),
         range_text=range_text(key, low, high),
-        step=last.step,
+        step=span.step,
     )
-
-
-def _groups(points: Sequence[MetricPoint], limit: int) -> list[Sequence[MetricPoint]]:
-    width = -(-len(points) // limit) if points else 1
-    return [points[start : start + width] for start in range(0, len(points), width)]
 
 
 def range_text(metric: str, low: float | None, high: float | None) -> str:

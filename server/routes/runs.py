@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from registry import evaluations, runs, suites
+from registry.errors import NotFound, name_list
 from registry.models import Run
 from server import charts, growth, render
 from server.deps import ReadSession, RunInPath, XAxis
@@ -84,14 +85,14 @@ def list_runs(request: Request, session: ReadSession) -> HTMLResponse:
 @router.get("/runs/{run}")
 def show_run(request: Request, session: ReadSession, run: RunInPath, x: XAxis = "tokens") -> HTMLResponse:
     """One run: growth by ability, training curves, checkpoints."""
-    known = runs.metric_keys(session, run)
-    keys = [key for key in SCALARS if key in known] + [key for key in known if key not in SCALARS]
+    spans = runs.thinned_metrics(session, run)
+    keys = [key for key in SCALARS if key in spans] + [key for key in spans if key not in SCALARS]
     context = RunPage(
         run=run,
         age=growth.age_of(session, run),
         x=x,
         groups=growth.growth_groups(session, run, x),
-        scalars=[charts.training_chart(run, key, runs.metric_series(session, run, key), x) for key in keys],
+        scalars=[charts.training_chart(run, key, spans[key], x) for key in keys],
         rows=growth.checkpoint_rows(session, run),
         parent=session.get(Run, run.parent_run_id) if run.parent_run_id else None,
     )
@@ -111,7 +112,10 @@ def show_chart(
 @router.get("/runs/{run}/scalars/{key:path}")
 def show_scalar(request: Request, session: ReadSession, run: RunInPath, key: str, x: XAxis = "tokens") -> HTMLResponse:
     """The fragment of one training curve."""
-    chart = charts.training_chart(run, key, runs.metric_series(session, run, key), x)
+    spans = runs.thinned_metrics(session, run, [key])
+    if key not in spans:
+        raise NotFound(f"Run '{run.name}' has no metric '{key}'. Metrics: {name_list(runs.metric_keys(session, run))}.")
+    chart = charts.training_chart(run, key, spans[key], x)
     return render.page(request, "charts/_chart.html", ChartFragment(chart))
 
 

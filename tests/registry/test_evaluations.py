@@ -88,3 +88,33 @@ def test_progress_counts_statuses_for_each_checkpoint(session: Session) -> None:
     checkpoint = make_checkpoint(session, run)
     finish_evaluation(session, checkpoint, task, 0.4)
     assert evaluations.progress(session, run) == {checkpoint.id: {"finished": 1, "queued": 1}}
+
+
+class TestRunSeries:
+    def test_it_is_every_headline_curve_and_equals_the_single_ones(self, session: Session) -> None:
+        run = make_run(session)
+        tasks = [make_task(session, "a", position=1), make_task(session, "b", position=2)]
+        make_task(session, "probe", metric="", is_probe=True)
+        for step, value in ((10, 0.3), (20, 0.4)):
+            checkpoint = make_checkpoint(session, run, step)
+            for task in tasks:
+                finish_evaluation(session, checkpoint, task, value)
+        assert evaluations.run_series(session, run, "step") == [
+            evaluations.growth_series(session, run, task, x="step") for task in tasks
+        ]
+
+    def test_a_task_without_results_is_an_empty_curve(self, session: Session) -> None:
+        make_task(session)
+        [series] = evaluations.run_series(session, make_run(session))
+        assert series.points == []
+
+    def test_an_unknown_axis_is_refused(self, session: Session) -> None:
+        with pytest.raises(Invalid, match="tokens, step, flops, time"):
+            evaluations.run_series(session, make_run(session), "moon")
+
+
+def test_a_probe_has_no_curve(session: Session) -> None:
+    task = make_task(session, "probe", metric="", is_probe=True)
+    make_task(session, "scored")
+    with pytest.raises(NotFound, match="Tasks with one: scored"):
+        evaluations.growth_series(session, make_run(session), task)

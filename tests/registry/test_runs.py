@@ -61,3 +61,29 @@ def test_uploads_find_their_run_or_get_a_new_one(session: Session) -> None:
     trained = make_run(session, "demo")
     assert runs.find_or_create(session, "demo").id == trained.id
     assert runs.find_or_create(session, "guests").kind == "upload"
+
+
+class TestThinnedMetrics:
+    def test_a_long_curve_becomes_few_spans_that_keep_the_extremes(self, session: Session) -> None:
+        run = make_run(session)
+        for step in range(100):
+            runs.log_metrics(session, run, step, step * 10, {"train/loss": float(step)})
+        spans = runs.thinned_metrics(session, run, limit=10)["train/loss"]
+        assert [span.n for span in spans] == [10] * 10
+        assert (spans[0].low, spans[0].mean, spans[0].high) == (0.0, 4.5, 9.0)
+        assert (spans[-1].step, spans[-1].tokens_seen, spans[-1].high) == (99, 990, 99.0)
+        assert spans[0].created_at.tzinfo is not None
+
+    def test_a_short_curve_keeps_every_point(self, session: Session) -> None:
+        run = make_run(session)
+        for step in (1, 5):
+            runs.log_metrics(session, run, step, step, {"train/loss": 1.0, "heldout/loss_zh": 2.0})
+        assert {key: len(spans) for key, spans in runs.thinned_metrics(session, run).items()} == {
+            "heldout/loss_zh": 2,
+            "train/loss": 2,
+        }
+
+    def test_keys_can_be_chosen(self, session: Session) -> None:
+        run = make_run(session)
+        runs.log_metrics(session, run, 1, 1, {"train/loss": 1.0, "heldout/loss_zh": 2.0})
+        assert list(runs.thinned_metrics(session, run, ["train/loss", "vibes"])) == ["train/loss"]

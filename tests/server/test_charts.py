@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from registry.evaluations import Point, Series
-from registry.models import MetricPoint, Run, Task
+from registry.models import Run, Task
 from registry.models.base import utcnow
+from registry.runs import MetricSpan
 from server import charts
 
 RUN = Run(name="demo", created_at=utcnow())
@@ -58,27 +59,26 @@ class TestGrowthChart:
 
 
 class TestTrainingChart:
-    def points(self, number: int) -> list[MetricPoint]:
-        return [
-            MetricPoint(step=i, value=float(i), tokens_seen=i * 10, key="train/loss", created_at=utcnow())
-            for i in range(number)
-        ]
+    def span(self, step: int, mean: float, low: float, high: float, count: int) -> MetricSpan:
+        return MetricSpan(step, step * 10, utcnow(), mean, low, high, count)
 
-    def test_a_short_curve_keeps_every_point(self) -> None:
-        chart = charts.training_chart(RUN, "train/loss", self.points(5), "step")
+    def test_single_points_have_no_band(self) -> None:
+        chart = charts.training_chart(RUN, "train/loss", [self.span(i, i, i, i, 1) for i in range(5)], "step")
         assert [dot.y for dot in chart.dots] == [0, 1, 2, 3, 4]
         assert chart.band == ""
 
-    def test_a_long_curve_is_thinned_and_keeps_its_extremes(self) -> None:
-        chart = charts.training_chart(RUN, "train/loss", self.points(10_000), "step")
-        assert len(chart.dots) <= charts.MAX_POINTS
-        assert chart.dots[0].low == 0
-        assert chart.dots[-1].high == 9999
+    def test_merged_points_show_their_range(self) -> None:
+        chart = charts.training_chart(RUN, "train/loss", [self.span(9, 3.5, 3.0, 4.0, 10)], "step")
+        assert (chart.dots[0].low, chart.dots[0].high) == (3.0, 4.0)
         assert chart.band == "lowest to highest"
+
+    def test_a_long_table_is_thinned(self) -> None:
+        chart = charts.training_chart(RUN, "train/loss", [self.span(i, i, i, i, 1) for i in range(160)], "step")
         assert len(chart.table) <= charts.TABLE_ROWS
+        assert chart.table[0].step == 159
 
     def test_compute_is_not_logged_with_scalars_so_tokens_stand_in(self) -> None:
-        assert charts.training_chart(RUN, "train/loss", self.points(2), "flops").x_axis == "tokens"
+        assert charts.training_chart(RUN, "train/loss", [self.span(1, 1, 1, 1, 1)], "flops").x_axis == "tokens"
 
 
 @pytest.mark.parametrize(
