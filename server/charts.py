@@ -17,6 +17,7 @@ from server.i18n import N_, gettext
 from server.render import compact, duration, label, number
 
 TABLE_ROWS = 60
+SPARKLINE_POINTS = 60
 
 METRICS = {
     "acc": N_("accuracy"),
@@ -99,7 +100,9 @@ class Chart:
         """The curve as points of an SVG polyline in a box of 100 by 24, the newest at the right edge."""
         if len(self.dots) < 2:
             return ""
-        xs, ys = [dot.x for dot in self.dots], [dot.y for dot in self.dots]
+        stride = -(-len(self.dots) // SPARKLINE_POINTS)
+        dots = [*self.dots[:-1:stride], self.dots[-1]]
+        xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
         wide, high = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
         points = ((100 * (x - min(xs)) / wide, 22 - 20 * (y - min(ys)) / high) for x, y in zip(xs, ys, strict=True))
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

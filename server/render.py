@@ -14,7 +14,7 @@ from typing import Any
 
 import nh3
 from babel.dates import format_datetime, format_timedelta
-from babel.numbers import format_compact_decimal, format_decimal
+from babel.numbers import format_compact_decimal
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -91,17 +91,18 @@ def label(word: str) -> str:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """`12,345` or, with digits, `0.512`."""
-    if value is None:
-        return "–"
-    return str(format_decimal(value, format="#,##0." + "0" * digits if digits else "#,##0", locale=i18n.current()))
+    """`12,345` or, with digits, `0.512`; English and Chinese write them alike."""
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def compact(value: float | None) -> str:
     """`5.1M` in English, `510万` in Chinese."""
-    if value is None:
-        return "–"
-    return str(format_compact_decimal(value, fraction_digits=1, locale=i18n.current()))
+    return "–" if value is None else _compact(value, i18n.current())
+
+
+@lru_cache(maxsize=10_000)  # a page with many curves asks for the same few hundred token counts again and again
+def _compact(value: float, language: str) -> str:
+    return str(format_compact_decimal(value, fraction_digits=1, locale=language))
 
 
 def size(num_bytes: int | None) -> str:
