@@ -15,10 +15,12 @@ from registry.models import LoginSession, User
 from registry.settings import get_settings
 from server import auth, csrf, limits, render
 from server.auth import own_path
-from server.i18n import gettext
+from server.i18n import N_, gettext
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 
+REFUSALS = (N_("A name holds letters, digits, spaces, dots, dashes and underscores."),)
+"""Sentences of the registry, marked for the catalogue."""
 ADDRESS_SHARE = 5
 """So many times a name's limit may fail from one address: many people can share one."""
 
@@ -36,12 +38,33 @@ class CredentialsPage:
     """Field name to sentence; "form" for what belongs to no single field."""
 
 
+BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
+SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
+"""Marks in a User-Agent header, the telling ones first: every browser also names its forerunners."""
+
+
+@dataclass(frozen=True)
+class OpenLogin:
+    """One row of the list of logins."""
+
+    login: LoginSession
+    browser: str
+    is_here: bool
+
+
 @dataclass(frozen=True)
 class AccountPage:
     """Context of accounts/account.html."""
 
     login: LoginSession
-    logins: Sequence[LoginSession]
+    logins: Sequence[OpenLogin]
     done: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
 
@@ -224,9 +247,17 @@ def _account(
     status: int = 200,
 ) -> Response:
     with db.read_session() as session:
-        logins = accounts.list_sessions(session, login.user)
+        found = accounts.list_sessions(session, login.user)
+    logins = [OpenLogin(one, browser_name(one.user_agent), one.id == login.id) for one in found]
     context = AccountPage(login=login, logins=logins, done=done, errors=errors or {})
     return render.page(request, "accounts/account.html", context, status_code=status)
+
+
+def browser_name(user_agent: str) -> str:
+    """`Firefox, Linux`, or the beginning of the header where it is no browser's."""
+    browser = next((name for mark, name in BROWSERS if f"{mark}/" in user_agent), "")
+    system = next((name for mark, name in SYSTEMS if mark in user_agent), "")
+    return ", ".join(part for part in (browser, system) if part) or user_agent[:60]
 
 
 def _typed(name: str, next: str, errors: Mapping[str, str]) -> CredentialsPage:

@@ -20,7 +20,7 @@ from registry.models.base import FINISHED, READY, REJECTED, VERIFYING
 from registry.settings import get_settings
 from server import auth, csrf, pulse, render, uploads
 from server.deps import ReadSession, WriteSession
-from server.i18n import gettext
+from server.i18n import N_, gettext
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 # The upload reads its own body, so its token is checked by `_read_request` instead.
@@ -28,6 +28,16 @@ streamed = APIRouter(include_in_schema=False)
 
 KINDS = ("pretrained", "chat")
 RECENT = 12
+REFUSALS = (
+    N_("There is no config.json at the top of the folder."),
+    N_("There is no .safetensors file: save the weights with safe_serialization=True."),
+    N_("There is no tokenizer: add tokenizer.json (or tokenizer.model) beside config.json."),
+    N_("config.json must hold an object."),
+    N_("config.json names code of its own (auto_map); checkpoints here bring no code."),
+    N_("A title has 1 to 160 characters."),
+    N_("A post has at most 50,000 characters."),
+)
+"""Sentences of the registry, marked for the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ async def upload(request: Request, _admin: auth.Admin) -> Response:
             checkpoint_id = await run_in_threadpool(accept, folder, read_fields(fields))
     except RegistryError as error:
         status = 409 if isinstance(error, Conflict) else 413 if isinstance(error, uploads.TooLarge) else 422
-        return await run_in_threadpool(_refused, request, typed, str(error), status)
+        return await run_in_threadpool(_refused, request, typed, gettext(str(error)), status)
     address = f"/admin/uploads/{checkpoint_id}"
     return JSONResponse({"location": address}) if _is_script(request) else RedirectResponse(address, 303)
 
@@ -207,8 +217,12 @@ def read_fields(fields: Mapping[str, str]) -> UploadFields:
     if not name:
         raise Invalid(gettext("Choose a run or give a new one a name."))
     if not runs.NAME.fullmatch(name):
-        message = "'%(name)s' cannot be a run's name: use a-z, 0-9, dot, dash and underscore, 63 at most."
-        raise Invalid(gettext(message, name=name[:80]))
+        raise Invalid(
+            gettext(
+                "'%(name)s' cannot be a run's name: use a-z, 0-9, dot, dash and underscore, 63 at most.",
+                name=name[:80],
+            )
+        )
     kind = fields.get("kind", "pretrained")
     if kind not in KINDS:
         raise Invalid(gettext("There is no kind '%(kind)s'.", kind=kind[:40]))
@@ -262,8 +276,9 @@ def _check_form(request: Request, sent: Mapping[str, str]) -> None:
     with db.read_session() as session:
         run = session.scalar(select(Run).where(Run.name == fields.run))
         if run is not None and run.kind != "upload":
-            message = "The name '%(name)s' belongs to a training run. Choose another name."
-            raise Conflict(gettext(message, name=fields.run))
+            raise Conflict(
+                gettext("The name '%(name)s' belongs to a training run. Choose another name.", name=fields.run)
+            )
         if run is not None:
             _check_free(session, run, fields)
 

@@ -17,7 +17,7 @@ from registry.models.base import READY
 from registry.settings import get_settings
 from server import auth, csrf, limits, probes, render, turns
 from server.deps import ReadSession, WriteSession
-from server.i18n import gettext
+from server.i18n import N_, gettext
 from server.render import compact, label
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
@@ -26,6 +26,8 @@ LABEL = re.compile(r"(?P<run>.+)@(?P<step>\d{1,18})(?P<chat>-chat)?(-(?P<bits>\d
 MAX_TOKENS, TEMPERATURE = 128, 0.8
 MAX_TOKENS_LIMIT, TEMPERATURE_LIMIT = 1024, 2.0
 SHOWN_CHATS = 40
+REFUSALS = (N_("The answer before is still being written: wait for it or stop it."),)
+"""Sentences of the registry, marked for the catalogue."""
 SAMPLES = 3
 
 
@@ -215,8 +217,10 @@ def _check(user: User, composer: Composer) -> dict[str, Any]:
     if not composer.prompt.strip():
         raise Invalid(gettext("The message is empty: write something for the model to go on from."))
     if len(composer.prompt) > limit:
-        text = "The message has %(length)s characters; at most %(limit)s are accepted."
-        raise Invalid(gettext(text, length=f"{len(composer.prompt):,}", limit=f"{limit:,}"))
+        length, most = f"{len(composer.prompt):,}", f"{limit:,}"
+        raise Invalid(
+            gettext("The message has %(length)s characters; at most %(limit)s are accepted.", length=length, limit=most)
+        )
     params = {
         "max_tokens": int(_number(composer.max_tokens, 1, MAX_TOKENS_LIMIT, gettext("Longest answer"))),
         "temperature": _number(composer.temperature, 0, TEMPERATURE_LIMIT, gettext("Temperature")),
@@ -242,7 +246,7 @@ def _told(error: Exception) -> tuple[str, int]:
             "You are sending faster than the line can take. Wait %(seconds)s seconds; your text stays here.",
             seconds=error.retry_seconds,
         ), 429
-    return str(error), 409 if isinstance(error, Conflict) else 422
+    return gettext(str(error)), 409 if isinstance(error, Conflict) else 422
 
 
 def _refuse(

@@ -4,6 +4,7 @@ import pytest
 
 from registry import accounts, db
 from server import limits
+from server.routes.accounts import browser_name
 from tests.server.visitors import PASSWORD, Visitor, member
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -167,3 +168,17 @@ class TestChangePassword:
         answer = member("mei").post("/account/password", {"old": PASSWORD, "new": "short"})
         assert answer.status_code == 422
         assert "at least 10" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox, Linux"),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/120 Safari/537.36 Edg/120", "Edge, Windows"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17 like Mac OS X) Version/17 Safari/604.1", "Safari, iPhone"),
+        ("curl/8.5.0", "curl/8.5.0"),
+        ("", ""),
+    ],
+)
+def test_browser_name(user_agent: str, name: str) -> None:
+    assert browser_name(user_agent) == name
