@@ -20,7 +20,7 @@ def join() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    if "WORLD_SIZE" not in os.environ:
+    if "MASTER_ADDR" not in os.environ:  # no launcher started us
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
         # A store in memory needs no port, which on a shared machine may be taken.
         torch.distributed.init_process_group(

@@ -8,7 +8,11 @@ from transformers import AutoTokenizer
 
 from training.tokenizer import BEGIN, END, PAD, save_tokenizer, train_tokenizer
 
-TEXTS = ["中华人民共和国民法典 第一条 为了保护民事主体的合法权益。" * 20, "def add(a, b):\n    return a + b\n" * 20, "To be, or not"]
+TEXTS = [
+    "中华人民共和国民法典 第一条 为了保护民事主体的合法权益。" * 20,
+    "def add(a, b):\n    return a + b\n" * 20,
+    "To be, or not",
+]
 
 
 @pytest.fixture(scope="module")
