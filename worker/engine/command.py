@@ -55,6 +55,10 @@ def child_environment(environment: Mapping[str, str], threads: int) -> dict[str,
     if threads > 0:
         # Bound to cores it would fight with the trainer for the same ones.
         changed |= {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        if not has_gpu():
+            # Unbound, the model needs no process of its own: 9 s of processor time at the start
+            # and 580 MB less, measured with 0.32.0.
+            changed["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return dict(environment) | changed
 
 
