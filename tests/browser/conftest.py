@@ -44,6 +44,7 @@ class Site:
     address: str
     home: Path
     folders: Path
+    valkey: ValkeyServer
 
     def push(self, run: str, step: int, seed: int = 0) -> None:
         """Publish a tiny checkpoint the way `grow push` does."""
@@ -72,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     valkey.start()
     (home / "redis_url").write_text(f"{valkey.connection_url}/0")
     port = free_port()
-    started = Site(f"http://127.0.0.1:{port}", home, tmp_path_factory.mktemp("folders"))
+    started = Site(f"http://127.0.0.1:{port}", home, tmp_path_factory.mktemp("folders"), valkey)
     children: list[subprocess.Popen[bytes]] = []
     try:
         started.use(_prepare)

@@ -1,3 +1,5 @@
+"""Registering, logging in and out, logins and passwords."""
+
 import html
 
 import pytest

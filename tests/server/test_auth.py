@@ -1,3 +1,5 @@
+"""Cookies, and which doors open to whom."""
+
 from pathlib import Path
 
 import pytest

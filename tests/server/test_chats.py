@@ -1,8 +1,9 @@
+"""The chat pages: choosing, sending, streaming, rating, stopping."""
+
 import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import func, select
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture(autouse=True)
-def _checkpoints(database: object) -> Iterator[None]:
+def _checkpoints(database: object) -> None:
     limits._memory.reset()
     with db.transaction() as session:
         run = make_run(session)
@@ -26,7 +27,6 @@ def _checkpoints(database: object) -> Iterator[None]:
         make_checkpoint(session, run, 500)
         make_checkpoint(session, run, 500, kind="chat")
         make_checkpoint(session, run, 900, ready=False)
-    yield
 
 
 def ask(visitor: Visitor, prompt: str = "To be, or", checkpoint: str = "demo@500", **fields: str) -> str:

@@ -1,3 +1,5 @@
+"""Forms that other sites or other browsers sent are refused."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Counting in the broker and without it."""
+
 import time
 
 import pytest

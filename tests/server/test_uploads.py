@@ -1,3 +1,5 @@
+"""What is received and unpacked, and what is refused."""
+
 import io
 import json
 import os

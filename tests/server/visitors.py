@@ -1,6 +1,7 @@
 """People with a browser, for tests of pages: they keep cookies and send the token of the form they filled in."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -13,11 +14,15 @@ PASSWORD = "correct horse battery"
 TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
+application = lru_cache(create_app)
+"""One for all tests: whatever differs between them is read from the settings at each request."""
+
+
 class Visitor:
     """A browser without scripts; pass `htmx=True` for what a script would send."""
 
     def __init__(self, language: str = "en") -> None:
-        self.client = TestClient(create_app(), base_url="http://testserver", follow_redirects=False)
+        self.client = TestClient(application(), base_url="http://testserver", follow_redirects=False)
         self.client.headers.update({"accept": "text/html", "accept-language": language, "user-agent": "Test browser"})
 
     def get(self, address: str, **headers: str) -> httpx.Response:

@@ -1,0 +1,29 @@
+"""The broker goes away in the middle: nothing is lost, the visitor is told, and work goes on by itself."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site, log_in
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def test_a_message_sent_without_a_broker_is_answered_when_it_is_back(page: Page, site: Site) -> None:
+    log_in(page)
+    page.goto("/chat?checkpoint=garden@10")
+    box = page.get_by_label("Message")
+    box.fill("Is anybody there?")
+    site.valkey.stop()
+    try:
+        box.press("Enter")
+        page.wait_for_url(re.compile(r"/chat/[\w-]{15,}$"))
+        expect(page.locator(".place")).to_contain_text("Waiting for the service")
+        expect(page.locator(".banner")).to_contain_text("Nothing is lost")
+        page.reload()
+        expect(page.locator(".place")).to_contain_text("Waiting for the service")
+    finally:
+        site.valkey.start()
+    expect(page.locator(".turn .answer")).to_have_text("Is anybody there?", timeout=90_000)
+    expect(page.get_by_role("button", name="Good answer")).to_be_visible()
