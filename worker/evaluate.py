@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
@@ -116,6 +117,8 @@ def load_task(name: str) -> ConfigurableTask:
     """
     if name not in _manager().all_subtasks:
         raise EngineError(f"There is no task '{name}' in suites/.")
+    # Data that a task of somebody else's fetches stays with our data, not in the user's home.
+    datasets.config.HF_DATASETS_CACHE = str(get_settings().home.absolute() / "datasets")
     try:
         task = _manager().load([name])["tasks"][name]
     except (FileNotFoundError, ImportError) as error:

@@ -70,10 +70,11 @@ class TestAgainstTheHuggingFaceBackend:
     def test_choice_tasks_score_the_same(self, folder: Path, model: EngineLM, name: str) -> None:
         theirs = evaluate(hf_backend(folder, begin_token=True, max_length=model.limit - 1), name)
         ours = evaluate(model, name)
-        assert ours["results"]["acc,none"] == theirs["results"]["acc,none"]
+        # bf16 rounds a logit of 10 to 1/16, and differently in another batch: one near tie may tip over.
+        assert ours["results"]["acc,none"] == pytest.approx(theirs["results"]["acc,none"], abs=1.01 / NUM_ITEMS)
         for one, two in zip(ours["samples"], theirs["samples"], strict=True):
             for (our_sum, _), (their_sum, _) in zip(one["filtered_resps"], two["filtered_resps"], strict=True):
-                assert our_sum == pytest.approx(their_sum, rel=2e-3)  # bf16, other batches
+                assert our_sum == pytest.approx(their_sum, rel=2e-3, abs=0.1)
 
     @pytest.mark.parametrize("max_length", [CONTEXT_LENGTH, 100])
     def test_bits_per_byte_are_the_same_in_one_window_and_in_many(
