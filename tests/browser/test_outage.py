@@ -20,9 +20,9 @@ def test_a_message_sent_without_a_broker_is_answered_when_it_is_back(page: Page,
         box.press("Enter")
         page.wait_for_url(re.compile(r"/chat/[\w-]{15,}$"))
         expect(page.locator(".place")).to_contain_text("Waiting for the service")
-        expect(page.locator(".banner")).to_contain_text("Nothing is lost")
         page.reload()
         expect(page.locator(".place")).to_contain_text("Waiting for the service")
+        expect(page.locator(".banner")).to_contain_text("Nothing is lost")
     finally:
         site.valkey.start()
     expect(page.locator(".turn .answer")).to_have_text("Is anybody there?", timeout=90_000)
