@@ -1,4 +1,7 @@
-"""`python -m training --config demo --run NAME`, alone or under torchrun or the deepspeed launcher."""
+"""`python -m training --config demo --run NAME`: one process.
+
+Many: `torchrun --nproc_per_node 2 -m training --config demo --run-name NAME`, or `deepspeed --module training …`.
+"""
 
 import argparse
 import dataclasses
@@ -6,6 +9,7 @@ import json
 import logging
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,28 +32,42 @@ FREE_TO_CHANGE = {"name", "max_steps", "log_every", "evaluate_every", "evaluatio
 """What may differ when a run goes on: none of it changes what a step does to the model (`state` guards `parallel`)."""
 
 
+REPEAT_SECONDS = 3.0
+"""Ctrl-C reaches a process more than once, from the terminal and from its launcher; after this a repeat is meant."""
+
+
+class Stopped(Exception):
+    """Asked to end before there was anything to save."""
+
+
 class Stop:
-    """Remembers that somebody asked the process to end; a second Ctrl-C ends it at once."""
+    """Answers SIGTERM and Ctrl-C: at once before training, after the current step during it."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_training = False
+        self._asked_at: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
-        return self.asked
+        return self._asked_at is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
+        now = time.monotonic()
+        if not self.is_training:
+            raise Stopped
+        if self._asked_at is None:
+            self._asked_at = now
+        elif now - self._asked_at > REPEAT_SECONDS:
+            raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train until the run is finished or somebody stops it; the exit code."""
     options = _parse(arguments)
-    stop = Stop()
     _set_up_logging()
+    stop = Stop()
     try:
         config = configs.load(options.config)
         if options.steps is not None:
@@ -59,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RegistryError, SQLAlchemyError) as error:
         log.error(str(error))
         return 2
+    except Stopped:
+        log.info("Stopped before the first step.")
+        return 0
     finally:
         distributed.leave()
 
@@ -79,7 +100,11 @@ def _train(config: Config, run: str, stop: Stop) -> int:
             finished = True
         else:
             corpus = _open_corpus(config, publish.run_folder(run), began_with)
-            finished = loop.Trainer(config, corpus, publish.run_folder(run), publisher).run(stop)
+            trainer = loop.Trainer(config, corpus, publish.run_folder(run), publisher)
+            stop.is_training = True
+            finished = trainer.run(stop)
+    except Stopped:
+        finished = False
     except Exception as error:
         # The edge of the process: whatever it was, the site must not show the run as running.
         log.error("Training failed.", error=f"{type(error).__name__}: {error}")
@@ -149,7 +174,10 @@ def _plain(config: Config) -> dict[str, Any]:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--config", default="demo", help="name in training/configs, or a YAML file")
-    parser.add_argument("--run", help="name of the run; a known name goes on with it (default: the config's name)")
+    # torchrun takes a bare --run for its own --run-path, even behind the module's name.
+    parser.add_argument(
+        "--run", "--run-name", help="name of the run; a known name goes on with it (default: the config's name)"
+    )
     parser.add_argument("--steps", type=int, help="last step, in place of the config's max_steps")
     # The deepspeed launcher gives each process its number as an option; the environment has it too.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)

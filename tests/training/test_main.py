@@ -109,10 +109,22 @@ def test_sigterm_saves_a_bookmark_and_the_run_waits(start_training: Start, datab
     assert state.complete_steps(database / "runs" / "stopped" / "state")[-1] == last
 
 
+def test_sigterm_before_the_first_step_ends_at_once(start_training: Start, database: Path) -> None:
+    (database / "corpus").unlink()  # the tokenizer and the shards have to be made first
+    process = start_training("--run", "early")
+    assert process.stdout is not None
+    while "Training the tokenizer" not in (line := process.stdout.readline()):
+        assert line, "it ended by itself"
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    assert status("early") == "queued"
+    assert not (database / "runs" / "early" / "state").exists()
+
+
 def test_two_processes_train_the_same_model_as_one(start_training: Start, database: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    finish(start_training("--run", "two", "--steps", "8", launcher=torchrun))
-    finish(start_training("--run", "one", "--steps", "8"))
+    finish(start_training("--run-name", "two", "--steps", "4", launcher=torchrun))
+    finish(start_training("--run", "one", "--steps", "4"))
     assert losses(database, "two") == pytest.approx(losses(database, "one"), abs=5e-3)
     assert status("two") == "finished"
 
