@@ -77,6 +77,7 @@ def _small_machine() -> dict[str, str]:
 def command_environment(service: Service, settings: Settings) -> dict[str, str]:
     """The environment of a child: what the service suggests, what the user set, and where the data is."""
     fixed = {"GROW_HOME": str(settings.home.absolute()), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    fixed["HF_HOME"] = str(settings.home.absolute() / "huggingface")  # caches never land in a home folder
     return {**service.environment, **os.environ, **fixed}
 
 

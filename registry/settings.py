@@ -67,7 +67,7 @@ class Settings(BaseSettings):
 
     @property
     def samples_dir(self) -> Path:
-        """Parquet files of answers: `<checkpoint id>/<evaluation id>.parquet`."""
+        """Parquet files of answers: `<checkpoint id>/<evaluation id>-<digest>.parquet`."""
         return self.home / "samples"
 
     @property

@@ -1,7 +1,9 @@
 """Fixtures of the whole suite: a data folder, both databases migrated once, and a real Valkey."""
 
 import os
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +43,15 @@ def migrate(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real PostgreSQL, started once a test process; each user makes databases of its own."""
-    with get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete") as server:
+    # Not under pytest's own folder: PostgreSQL refuses to run as root, and the account that it then
+    # runs as cannot enter there.
+    folder = Path(tempfile.mkdtemp(prefix="grow-postgres-"))
+    folder.chmod(0o755)
+    with get_server(folder / "data", cleanup_mode="delete") as server:
         yield server.get_uri()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

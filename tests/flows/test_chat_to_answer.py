@@ -71,7 +71,7 @@ def text_of(events: list[tuple[str, str, dict[str, object]]]) -> str:
 
 
 def test_an_answer_streams_is_kept_and_can_be_read_again(visitor: httpx.Client, trained: Site) -> None:
-    turn = ask(visitor, "flow@8", "第一条", max_tokens="24", temperature="0")
+    turn = ask(visitor, "flow@8", "第一条", max_tokens="40", temperature="1.0")
     events = read_events(visitor, turn)
     assert events[-1][1] == "done", trained.log("worker")
     assert events[-1][2]["status"] == "finished", events[-1]

@@ -10,7 +10,7 @@ from tests.flows.conftest import Site, wait_for
 
 pytestmark = [pytest.mark.flow, pytest.mark.engine, pytest.mark.xdist_group("engine")]
 
-HEADLINES = {"bpb_zh": "bits_per_byte", "bpb_en": "bits_per_byte", "bpb_code": "bits_per_byte"}
+HEADLINES = {"starter_bpb_zh": "bits_per_byte", "starter_bpb_en": "bits_per_byte", "starter_bpb_code": "bits_per_byte"}
 
 
 def api(site: Site, path: str) -> httpx.Response:
@@ -77,11 +77,11 @@ def test_training_scalars_are_on_the_site(trained: Site) -> None:
     [
         "runs/nope/checkpoints",
         "runs/flow/series?task=nope",
-        "runs/flow/series?task=bpb_zh&metric=nope",
+        "runs/flow/series?task=starter_bpb_zh&metric=nope",
         "checkpoints/999999/evaluations",
     ],
 )
 def test_unknown_names_are_404_with_the_names_that_exist(trained: Site, path: str) -> None:
     answer = api(trained, path)
     assert answer.status_code == 404
-    assert any(known in json.dumps(answer.json()) for known in ("flow", "bpb_zh", "bits_per_byte", "/api/v1/runs"))
+    assert any(known in json.dumps(answer.json()) for known in ("flow", "starter_bpb_zh", "bits_per_byte", "/api/v1/runs"))

@@ -5,13 +5,36 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from worker.engine.protocol import EngineError
 from worker.engine.shape import ModelShape
 
 EXTENSION = "worker.engine.extension.Extension"
 CPU_SEQUENCES = 64
 CPU_BATCHED_TOKENS = 2_048
+CPU_HEAD_WIDTHS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""`get_supported_head_sizes` of vllm/v1/attention/backends/cpu_attn.py, 0.32.0."""
 MIN_KV_BYTES = 64 * 2**20
 MAX_KV_BYTES = 4 * 2**30
+
+
+def check_servable(shape: ModelShape) -> None:
+    """Refuse, before a child is started for it, what vLLM's processor kernels would die of at the first request.
+
+    Raises:
+        EngineError: the attention heads have a width without a kernel.
+    """
+    if has_gpu() or head_width(shape) in CPU_HEAD_WIDTHS:
+        return
+    raise EngineError(
+        f"The model's attention heads are {head_width(shape)} wide; vLLM on processors serves "
+        f"{', '.join(map(str, CPU_HEAD_WIDTHS))}. A GPU, or GROW_ENGINE=transformers, can serve it."
+    )
+
+
+def head_width(shape: ModelShape) -> int:
+    """Numbers in one attention head."""
+    config = shape.config
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
 def child_command(python: str, folder: Path, socket: Path, shape: ModelShape) -> list[str]:
@@ -71,8 +94,7 @@ def kv_bytes(shape: ModelShape, length: int) -> int:
     """KV cache for `CPU_SEQUENCES` whole contexts in bf16, within reason."""
     config = shape.config
     heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
-    width = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-    per_token = 2 * 2 * int(config["num_hidden_layers"]) * heads * width
+    per_token = 2 * 2 * int(config["num_hidden_layers"]) * heads * head_width(shape)
     wanted = per_token * length * CPU_SEQUENCES
     return max(min(wanted, MAX_KV_BYTES), MIN_KV_BYTES, per_token * (length + 256))
 

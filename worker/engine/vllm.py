@@ -22,7 +22,7 @@ import httpx
 import structlog
 
 from registry.settings import Settings
-from worker.engine.command import child_command, child_environment, extra_arguments
+from worker.engine.command import check_servable, child_command, child_environment, extra_arguments
 from worker.engine.process import EngineProcess
 from worker.engine.protocol import Delta, EngineDown, EngineError, Generation, Sampling, Score, ScoreRequest
 from worker.engine.shape import ModelShape, fit_prompt, fit_score_request, read_shape
@@ -71,6 +71,7 @@ class VllmEngine:
             if self.is_alive and self.resident == folder:
                 return
             shape = read_shape(folder)
+            check_servable(shape)
             if self.is_alive and self._shape is not None and self._shape.can_swap_to(shape):
                 self._swap(folder)
             else:

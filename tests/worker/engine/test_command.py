@@ -1,8 +1,19 @@
 """How the vLLM child is started."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from worker.engine.command import MIN_KV_BYTES, child_command, child_environment, extra_arguments, kv_bytes
+import pytest
+
+from worker.engine.command import (
+    MIN_KV_BYTES,
+    check_servable,
+    child_command,
+    child_environment,
+    extra_arguments,
+    kv_bytes,
+)
+from worker.engine.protocol import EngineError
 from worker.engine.shape import read_shape
 
 
@@ -31,3 +42,10 @@ def test_operators_add_arguments_through_the_environment():
 
 def test_a_small_model_gets_a_small_cache(make_checkpoint):
     assert kv_bytes(read_shape(make_checkpoint("tied-a", seed=1)), 130) == MIN_KV_BYTES
+
+
+def test_heads_without_a_kernel_are_refused_before_a_child_is_started(make_checkpoint):
+    shape = read_shape(make_checkpoint("tied-a", seed=1))
+    check_servable(shape)
+    with pytest.raises(EngineError, match="heads are 16 wide"):
+        check_servable(replace(shape, config={**shape.config, "head_dim": 16}))
