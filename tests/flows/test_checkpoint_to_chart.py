@@ -1,5 +1,6 @@
 """Path A: a checkpoint, from the trainer to the chart — DeepSpeed, PostgreSQL, Valkey, Celery, vLLM, FastAPI."""
 
+import contextlib
 import json
 import threading
 
@@ -28,7 +29,11 @@ def test_every_checkpoint_is_verified_evaluated_and_drawn(trained: Site) -> None
     seen: list[str] = []
 
     def watch() -> None:
-        with httpx.stream("GET", f"{trained.address}/events/board", timeout=httpx.Timeout(10, read=60)) as stream:
+        # The stream outlives the test and ends with the server.
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("GET", f"{trained.address}/events/board", timeout=httpx.Timeout(10, read=60)) as stream,
+        ):
             for line in stream.iter_lines():
                 if line.startswith("event:"):
                     seen.append(line.removeprefix("event:").strip())
@@ -84,4 +89,6 @@ def test_training_scalars_are_on_the_site(trained: Site) -> None:
 def test_unknown_names_are_404_with_the_names_that_exist(trained: Site, path: str) -> None:
     answer = api(trained, path)
     assert answer.status_code == 404
-    assert any(known in json.dumps(answer.json()) for known in ("flow", "starter_bpb_zh", "bits_per_byte", "/api/v1/runs"))
+    assert any(
+        known in json.dumps(answer.json()) for known in ("flow", "starter_bpb_zh", "bits_per_byte", "/api/v1/runs")
+    )
