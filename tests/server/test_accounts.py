@@ -123,7 +123,7 @@ class TestAccount:
         there = Visitor()
         there.log_in("mei")
         page = here.get("/account").text
-        assert page.count("Test browser") == 2
+        assert page.count('class="row-title"') == 2
         with db.read_session() as session:
             other = accounts.find_session(session, there.client.cookies["session"])
             assert other is not None
