@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 ALPHA = 0.05
 
@@ -35,7 +34,7 @@ def wilson(successes: int, n: int) -> Estimate:
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} right answers out of {n} is no share.")
     share = successes / n
-    low, high = proportion_confint(successes, n, alpha=ALPHA, method="wilson")
+    low, high = stats.binomtest(successes, n).proportion_ci(1 - ALPHA, method="wilson")
     stderr = math.sqrt(share * (1 - share) / max(n - 1, 1))
     return Estimate(share, stderr, float(low), float(high), n)
 

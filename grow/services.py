@@ -22,6 +22,8 @@ class Service:
     environment: dict[str, str] = field(default_factory=dict)
     ends: bool = False
     """It may finish by itself: exit code 0 is then success, not a crash."""
+    delay_seconds: float = 0.0
+    """How long after the others it starts: the pages, which a person waits for, get the cores first."""
     niceness: int = 0
     stop_seconds: float = 20.0
     """How long it may take to end after SIGTERM."""
@@ -54,7 +56,7 @@ def web_server() -> Service:
 def worker() -> Service:
     """One worker for both queues, with the sweep's clock; it owns the engine's process."""
     command = [sys.executable, "-m", "worker", "--queues", "gpu,cpu", "--beat"]
-    return Service("worker", command, _small_machine(), stop_seconds=40)
+    return Service("worker", command, _small_machine(), delay_seconds=2, stop_seconds=40)
 
 
 def trainer(config: str, run: str, steps: int | None = None) -> Service:
@@ -63,7 +65,7 @@ def trainer(config: str, run: str, steps: int | None = None) -> Service:
     if steps is not None:
         command += ["--steps", str(steps)]
     # The pages and the engine go first where training shares their cores.
-    return Service("training", command, _small_machine(), ends=True, niceness=5, stop_seconds=60)
+    return Service("training", command, _small_machine(), ends=True, delay_seconds=3, niceness=5, stop_seconds=60)
 
 
 def _small_machine() -> dict[str, str]:

@@ -45,7 +45,11 @@ class Supervisor:
         self._say = say
         self._stopping = False
         self._pid_file = settings.home / "run" / "supervisor.pid"
-        self.children = [Child(service, _open_log(log_path(settings, service.name))) for service in services]
+        now = time.monotonic()
+        self.children = [
+            Child(service, _open_log(log_path(settings, service.name)), start_at=now + service.delay_seconds)
+            for service in services
+        ]
 
     def __enter__(self) -> "Supervisor":
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import hashlib
 import secrets
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
@@ -23,8 +24,12 @@ SEEN_EVERY = dt.timedelta(minutes=5)
 """How often "last seen" is written: not on every request."""
 
 _hasher = PasswordHasher()  # argon2id with the library's current (RFC 9106) parameters
-_NOBODY = _hasher.hash(secrets.token_hex())
-"""Verified against when the name is unknown, so that both answers take the same time."""
+
+
+@lru_cache
+def _nobody() -> str:
+    """Verified against when the name is unknown, so that both answers take the same time."""
+    return _hasher.hash(secrets.token_hex())
 
 
 def register(session: Session, name: str, password: str, role: str = "member") -> User:
@@ -74,7 +79,7 @@ def authenticate(session: Session, name: str, password: str) -> User:
     key = unicodedata.normalize("NFKC", name).strip().casefold()
     user = session.scalar(select(User).where(User.name_key == key))
     try:
-        _hasher.verify(user.password_hash if user else _NOBODY, password[: MAX_PASSWORD_CHARS + 1])
+        _hasher.verify(user.password_hash if user else _nobody(), password[: MAX_PASSWORD_CHARS + 1])
     except VerifyMismatchError:
         user = None
     if user is None or user.disabled_at is not None:

