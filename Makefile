@@ -9,7 +9,7 @@ export TRANSFORMERS_OFFLINE = 1
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## virtual environment, front-end assets, translations
+setup: ## virtual environment and front-end assets
 	@$(PYTHON) grow/setup.py
 
 demo: setup ## train a small model here and watch it grow at http://127.0.0.1:8000

@@ -12,7 +12,7 @@ COPY requirements/server.txt requirements/demo.txt requirements/
 RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt
 COPY . .
 COPY --from=assets /app/static/vendor static/vendor
-RUN pip install --no-cache-dir --no-deps -e . && pybabel compile -d server/locale -D messages
+RUN pip install --no-cache-dir --no-deps -e .
 USER grow
 VOLUME /data
 CMD ["grow", "server"]

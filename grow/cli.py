@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from grow.prepare import new_password, prepare
 from grow.push import push_folder
 from grow.supervise import Supervisor, running_supervisor
 from grow.watch import Progress
-from registry import accounts
+from registry import accounts, events
 from registry.db import transaction
 from registry.errors import RegistryError
 from registry.settings import Settings, get_settings
@@ -105,6 +106,14 @@ def train(context: typer.Context) -> None:
 def worker(context: typer.Context) -> None:
     """Run one worker alone; options as in `python -m worker --help`."""
     _become([sys.executable, "-m", "worker", *context.args])
+
+
+@app.command("worker-alive", hidden=True)
+def worker_alive() -> None:
+    """For health checks: fails unless a worker of this host gave a sign of life in the last half minute."""
+    here = socket.gethostname()
+    if not any(name.split(":")[0] == here for name in events.live_workers() or {}):
+        _fail(f"No worker of {here} has been heard from lately.")
 
 
 @app.command()

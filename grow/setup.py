@@ -31,7 +31,6 @@ def main() -> None:
     _once("packages", [*requirements, ROOT / "pyproject.toml"], _install_packages)
     assets = [ROOT / name for name in ("package.json", "package-lock.json", "static/build.mjs")]
     _once("assets", assets, _install_assets)
-    _once("translations", sorted((ROOT / "server" / "locale").rglob("*.po")), _compile_translations)
 
 
 def _once(step: str, inputs: Sequence[Path], work: object) -> None:
@@ -109,10 +108,6 @@ def _npm_from_wheel() -> list[str | Path]:
     if not node.exists():
         node.symlink_to(folder / "bin" / "node")
     return [node, folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
-
-
-def _compile_translations() -> None:
-    _run([VENV / "bin" / "pybabel", "-q", "compile", "-d", "server/locale", "-D", "messages"])
 
 
 def _run(command: Sequence[str | Path], env: dict[str, str] | None = None) -> None:

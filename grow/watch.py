@@ -7,16 +7,16 @@ import urllib.request
 from rich.console import Console
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from registry import runs
 from registry.db import read_session
 from registry.models import Checkpoint, Evaluation, Run
-from registry.models.base import FINISHED, REJECTED, VERIFYING
+from registry.models.base import CANCELLED, FAILED, FINISHED, REJECTED, VERIFYING
 
 POLL_SECONDS = 2.0
 STATUS_SECONDS = 20.0
-HEADLINES = 4
+HEADLINES = 6
 """Scores named in one line; the rest is on the site."""
 
 
@@ -65,15 +65,8 @@ class Progress:
         with read_session() as session:
             for checkpoint in session.scalars(select(Checkpoint).order_by(Checkpoint.id)):
                 self._tell_state(checkpoint)
-            query = select(Evaluation).where(Evaluation.status == FINISHED).order_by(Evaluation.id)
-            options = (joinedload(Evaluation.checkpoint), joinedload(Evaluation.task), selectinload(Evaluation.results))
-            done: dict[int, list[Evaluation]] = {}
-            for evaluation in session.scalars(query.options(*options)):
-                if evaluation.id not in self._scored:
-                    self._scored.add(evaluation.id)
-                    done.setdefault(evaluation.checkpoint_id, []).append(evaluation)
-            if not self._first:
-                for evaluations in done.values():
+            for evaluations in self._newly_scored(session):
+                if not self._first:
                     self._tell_scores(evaluations)
             if now >= self._next_status:
                 self._next_status = now + STATUS_SECONDS
@@ -87,6 +80,19 @@ class Progress:
                     tokens = f"{last.tokens_seen / 1e6:.2f}M tokens"
                     self.say("training", f"step {last.step:,}{of}, {tokens}, loss {last.value:.3f}")
         self._first = False
+
+    def _newly_scored(self, session: Session) -> list[list[Evaluation]]:
+        """The evaluations of each checkpoint all of which have ended since the last look."""
+        options = (joinedload(Evaluation.checkpoint), joinedload(Evaluation.task), selectinload(Evaluation.results))
+        of: dict[int, list[Evaluation]] = {}
+        query = select(Evaluation).where(Evaluation.checkpoint_id.not_in(self._scored)).order_by(Evaluation.id)
+        for evaluation in session.scalars(query.options(*options)):
+            of.setdefault(evaluation.checkpoint_id, []).append(evaluation)
+        ended = {
+            number: all(e.status in (FINISHED, FAILED, CANCELLED) for e in listed) for number, listed in of.items()
+        }
+        self._scored |= {number for number, whole in ended.items() if whole}
+        return [of[number] for number, whole in ended.items() if whole]
 
     def _tell_state(self, checkpoint: Checkpoint) -> None:
         before = self._states.get(checkpoint.id)
@@ -104,5 +110,7 @@ class Progress:
             if result.metric == evaluation.task.metric
         ]
         more = f" and {len(numbers) - HEADLINES} more" if len(numbers) > HEADLINES else ""
-        shown = ", ".join(numbers[:HEADLINES]) or "probe answers"
-        self.say("scores", f"{evaluations[0].checkpoint.label}: {shown}{more}")
+        failed = sum(evaluation.status == FAILED for evaluation in evaluations)
+        lost = f"; {failed} failed, see its page" if failed else ""
+        label = evaluations[0].checkpoint.label
+        self.say("scores", f"[bold]{label}[/bold]  {', '.join(numbers[:HEADLINES])}{more}{lost}")

@@ -120,8 +120,10 @@ function options(chart, animate, small) {
 
 function draw(figure) {
   const plot = figure.querySelector(".plot");
-  const chart = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
-  if (!plot || chart.dots.length === 0) return;
+  const points = figure.querySelector("script[type='application/json']");
+  if (!plot || !points) return; // no score yet: the figure says so in words
+  const chart = JSON.parse(points.textContent);
+  if (chart.dots.length === 0) return;
   const old = drawn.get(plot);
   const view = old ?? echarts.init(plot);
   const animate = !old && !still.matches && !figure.classList.contains("is-update");

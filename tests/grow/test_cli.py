@@ -1,6 +1,7 @@
 """The command line, as one types it."""
 
 import json
+import socket
 import struct
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from grow.cli import app
-from registry import accounts, checkpoints, evaluations, runs
+from registry import accounts, checkpoints, evaluations, events, runs
 from registry.db import read_session
 from registry.models.base import VERIFYING
 
@@ -106,3 +107,11 @@ def test_doctor_names_the_remedy(grow_home: Path, monkeypatch: pytest.MonkeyPatc
     assert "Python 3" in result.output
     assert "No database yet" in result.output
     assert "The broker does not answer" in result.output  # the fixture's address, where nobody listens
+
+
+def test_a_hosts_worker_is_alive_only_while_it_gives_signs(redis_url: str) -> None:
+    assert run.invoke(app, ["worker-alive"]).exit_code == 1
+    events.worker_beat("elsewhere:1", "idle")
+    assert run.invoke(app, ["worker-alive"]).exit_code == 1
+    events.worker_beat(f"{socket.gethostname()}:1", "idle")
+    assert run.invoke(app, ["worker-alive"]).exit_code == 0
