@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from registry import jobs
 from registry.errors import Conflict, NotFound, name_list
-from registry.models import Checkpoint, Run
+from registry.models import Checkpoint, Evaluation, Run, Ticket
 from registry.models.base import READY, REJECTED, VERIFYING
 from registry.settings import get_settings
 from registry.store import Manifest
@@ -31,9 +31,12 @@ def register(
     `folder` is relative to `Settings.checkpoints_dir`; tokens and FLOPs come from the manifest's facts.
 
     Raises:
-        Conflict: the step holds other files already.
+        Conflict: the step holds other files already, and they were not rejected.
     """
     known = _find(session, run, step, kind, precision)
+    if known is not None and known.state == REJECTED:
+        _forget(session, known)
+        known = None
     if known is not None:
         if known.digest != manifest.digest:
             raise Conflict(f"{known.label} exists already with other files. Choose another step or another run.")
@@ -55,6 +58,14 @@ def register(
     session.flush()  # the job carries the id
     jobs.defer(session, jobs.VERIFY, checkpoint.id)
     return checkpoint
+
+
+def _forget(session: Session, rejected: Checkpoint) -> None:
+    """Make room for a mended one. Nothing was ever asked of a rejected checkpoint, so nothing is lost."""
+    session.execute(delete(Ticket).where(Ticket.checkpoint_id == rejected.id))
+    session.execute(delete(Evaluation).where(Evaluation.checkpoint_id == rejected.id))
+    session.delete(rejected)
+    session.flush()  # the new row has the same run, step, kind and precision
 
 
 def _find(session: Session, run: Run, step: int, kind: str, precision: int) -> Checkpoint | None:
@@ -160,5 +171,12 @@ def mark_ready(session: Session, checkpoint: Checkpoint, num_parameters: int) ->
 
 
 def mark_rejected(session: Session, checkpoint: Checkpoint, reason: str) -> None:
-    """Nothing may use it; `reason` is a sentence for whoever made it."""
+    """Nothing may use it; `reason` is a sentence for whoever made it.
+
+    Its folder steps aside, where one can still look at it, so that a mended one can take the place.
+    """
+    aside = f"{checkpoint.folder}.rejected-{checkpoint.id}"
+    if path(checkpoint).exists():
+        path(checkpoint).rename(get_settings().checkpoints_dir / aside)
+        checkpoint.folder = aside
     checkpoint.state, checkpoint.reason = REJECTED, reason

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from registry import accounts, chats, checkpoints, db, evaluations, events, news, runs, store, tickets
 from registry.errors import Conflict, Invalid, RegistryError
 from registry.models import Checkpoint, Evaluation, Post, Run, User
-from registry.models.base import FINISHED, READY, REJECTED, VERIFYING
+from registry.models.base import FINISHED, READY, REJECTED, RETIRED, VERIFYING
 from registry.settings import get_settings
 from server import auth, csrf, pulse, render, uploads
 from server.deps import ReadSession, WriteSession
@@ -284,7 +284,7 @@ def _check_form(request: Request, sent: Mapping[str, str]) -> None:
 
 
 def _check_free(session: Session, run: Run, fields: UploadFields) -> None:
-    states = (READY, VERIFYING, REJECTED, "retired")
+    states = (READY, VERIFYING, RETIRED)  # a rejected one makes room
     taken = checkpoints.list_checkpoints(session, run, states, fields.kind)
     if any(one.step == fields.step and one.precision == 16 for one in taken):
         raise Conflict(

@@ -1,13 +1,15 @@
 """Checkpoints: registered once, found by what one knows of them."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy.orm import Session
 
-from registry import checkpoints, jobs
+from registry import checkpoints, evaluations, jobs
 from registry.errors import Conflict, NotFound
 from registry.models.base import READY, REJECTED, VERIFYING
 from registry.store import Manifest
-from tests.factories import make_checkpoint, make_run
+from tests.factories import make_checkpoint, make_run, make_task
 
 
 def test_a_new_checkpoint_waits_for_a_workers_verdict(session: Session) -> None:
@@ -67,3 +69,19 @@ def test_a_rejected_one_says_why_and_counts_apart(session: Session) -> None:
     session.flush()
     assert checkpoints.count_by_state(session) == {READY: 1, REJECTED: 1}
     assert [c.step for c in checkpoints.newest(session)] == [1]
+
+
+def test_a_mended_checkpoint_takes_the_place_of_a_rejected_one(session: Session, grow_home: Path) -> None:
+    make_task(session)
+    run = make_run(session)
+    bad = make_checkpoint(session, run, 2, ready=False)
+    evaluations.plan(session, bad)
+    checkpoints.path(bad).mkdir(parents=True)
+    place = checkpoints.path(bad)
+    checkpoints.mark_rejected(session, bad, "It holds NaN.")
+    assert not place.exists()
+    assert checkpoints.path(bad).is_dir()  # still there to be looked at
+    mended = Manifest(files={"a.json": {"size": 1, "sha256": "0" * 64}}, facts={})
+    checkpoint = checkpoints.register(session, run, step=2, folder="demo/step-2-pretrained", manifest=mended)
+    assert checkpoint.state == VERIFYING
+    assert [c.id for c in checkpoints.list_checkpoints(session, run, (VERIFYING, REJECTED))] == [checkpoint.id]
