@@ -33,6 +33,8 @@ class TestHit:
     def test_people_are_counted_apart(self) -> None:
         limits.hit("test-apart", "1/minute", "mei")
         limits.hit("test-apart", "1/minute", "lin")
+        with pytest.raises(limits.TooMany):
+            limits.hit("test-apart", "1/minute", "mei")
 
     def test_the_count_ends_with_its_time(self) -> None:
         limits.hit("test-time", "1/second", "mei")
@@ -45,6 +47,8 @@ class TestHit:
         limits.hit("test-clear", "1/minute", "mei")
         limits.clear("test-clear", "1/minute", "mei")
         limits.hit("test-clear", "1/minute", "mei")
+        with pytest.raises(limits.TooMany):
+            limits.hit("test-clear", "1/minute", "mei")
 
     def test_checking_counts_nothing(self) -> None:
         limits.check("test-check", "1/minute", "mei")

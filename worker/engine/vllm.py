@@ -4,6 +4,7 @@ The child runs in its own process group. Its development endpoints (weight reloa
 authentication, so the socket lives in a folder that only this user can enter.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -223,11 +224,9 @@ class VllmEngine:
                 reason = self._process.last_words() if self._process else ""
                 self._stop()
                 raise EngineDown(f"The engine did not start with {folder.name}: {reason}")
-            try:
+            with contextlib.suppress(httpx.TransportError):  # not listening yet
                 if self._http().get("/health", timeout=5.0).status_code == httpx.codes.OK:
                     return
-            except httpx.TransportError:
-                pass  # not listening yet
             time.sleep(0.2)
         self._stop()
         raise EngineDown(f"The engine did not start with {folder.name} within {START_SECONDS:.0f} seconds.")
