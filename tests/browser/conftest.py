@@ -90,9 +90,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         valkey.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(site: Site) -> Iterator[Browser]:
-    """A real Chromium with an empty profile."""
+    """A real Chromium with an empty profile.
+
+    Not for the whole session: Playwright keeps an event loop running in this thread, beside which no
+    other test of the process could run one.
+    """
     with (
         sync_playwright() as playwright,
         closing(playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))) as launched,

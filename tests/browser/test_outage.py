@@ -9,6 +9,9 @@ from tests.browser.conftest import Site, log_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
+SOON_MS = 20_000
+"""The pages look at the broker every five seconds, the stream at the rows every two."""
+
 
 def test_a_message_sent_without_a_broker_is_answered_when_it_is_back(page: Page, site: Site) -> None:
     log_in(page)
@@ -19,9 +22,9 @@ def test_a_message_sent_without_a_broker_is_answered_when_it_is_back(page: Page,
     try:
         box.press("Enter")
         page.wait_for_url(re.compile(r"/chat/[\w-]{15,}$"))
-        expect(page.locator(".place")).to_contain_text("Waiting for the service")
+        expect(page.locator(".place")).to_contain_text("Waiting for the service", timeout=SOON_MS)
         page.reload()
-        expect(page.locator(".place")).to_contain_text("Waiting for the service")
+        expect(page.locator(".place")).to_contain_text("Waiting for the service", timeout=SOON_MS)
         expect(page.locator(".banner")).to_contain_text("Nothing is lost")
     finally:
         site.valkey.start()

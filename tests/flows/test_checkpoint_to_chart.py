@@ -24,6 +24,16 @@ def statuses(site: Site, checkpoint_id: int) -> list[str]:
     return [e["status"] for e in api(site, f"checkpoints/{checkpoint_id}/evaluations").json()]
 
 
+def wait_until_tested(site: Site) -> None:
+    """Until no evaluation of the run is open any more."""
+    listed = api(site, "runs/flow/checkpoints").json()
+    wait_for(
+        lambda: all(statuses(site, c["id"]) and set(statuses(site, c["id"])) <= {"finished", "failed"} for c in listed),
+        400,
+        f"evaluations: {site.log('worker')}",
+    )
+
+
 def test_every_checkpoint_is_verified_evaluated_and_drawn(trained: Site) -> None:
     # A browser's event stream is open while the scores arrive.
     seen: list[str] = []
@@ -46,13 +56,7 @@ def test_every_checkpoint_is_verified_evaluated_and_drawn(trained: Site) -> None
         60,
         f"verification: {trained.log('worker')}",
     )
-    wait_for(
-        lambda: all(
-            statuses(trained, c["id"]) and set(statuses(trained, c["id"])) <= {"finished", "failed"} for c in listed
-        ),
-        400,
-        f"evaluations: {trained.log('worker')}",
-    )
+    wait_until_tested(trained)
     for checkpoint in listed:
         assert set(statuses(trained, checkpoint["id"])) == {"finished"}, trained.log("worker")
     for task, metric in HEADLINES.items():
@@ -67,6 +71,7 @@ def test_every_checkpoint_is_verified_evaluated_and_drawn(trained: Site) -> None
 
 
 def test_the_protocol_says_which_engine_scored(trained: Site) -> None:
+    wait_until_tested(trained)
     [first, *_] = api(trained, "runs/flow/checkpoints").json()
     protocols = [e["protocol"] for e in api(trained, f"checkpoints/{first['id']}/evaluations").json()]
     assert {p["engine"] for p in protocols} == {trained.environment["GROW_ENGINE"]}
