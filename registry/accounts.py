@@ -47,7 +47,7 @@ def register(session: Session, name: str, password: str, role: str = "member") -
         with session.begin_nested():
             session.add(user)
     except IntegrityError:
-        raise Conflict(f"The name '{name}' is taken. Choose another.") from None
+        raise Conflict("The name '%(name)s' is taken. Choose another.", name=name) from None
     return user
 
 
@@ -65,9 +65,9 @@ def check_password(password: str) -> None:
         Invalid: too short or too long.
     """
     if len(password) < MIN_PASSWORD_CHARS:
-        raise Invalid(f"A password has at least {MIN_PASSWORD_CHARS} characters.")
+        raise Invalid("A password has at least %(limit)s characters.", limit=MIN_PASSWORD_CHARS)
     if len(password) > MAX_PASSWORD_CHARS:
-        raise Invalid(f"A password has at most {MAX_PASSWORD_CHARS} characters.")
+        raise Invalid("A password has at most %(limit)s characters.", limit=MAX_PASSWORD_CHARS)
 
 
 def authenticate(session: Session, name: str, password: str) -> User:

@@ -24,7 +24,11 @@ def open_chat(session: Session, user: User, checkpoint: Checkpoint) -> Chat:
         Conflict: the checkpoint is not ready.
     """
     if checkpoint.state != READY:
-        raise Conflict(f"{checkpoint.label} is {checkpoint.state} and cannot answer. Choose another checkpoint.")
+        raise Conflict(
+            "%(checkpoint)s is %(state)s and cannot answer. Choose another checkpoint.",
+            checkpoint=checkpoint.label,
+            state=checkpoint.state,
+        )
     chat = Chat(public_id=secrets.token_urlsafe(15), user_id=user.id, checkpoint=checkpoint)
     session.add(chat)
     session.flush()  # turns carry the id
@@ -42,7 +46,11 @@ def open_turn(session: Session, chat: Chat, prompt: str, params: Mapping[str, An
     if not prompt.strip():
         raise Invalid("The message is empty: write something for the model to go on from.")
     if len(prompt) > limit:
-        raise Invalid(f"The message has {len(prompt):,} characters; at most {limit:,} are accepted.")
+        raise Invalid(
+            "The message has %(count)s characters; at most %(limit)s are accepted.",
+            count=f"{len(prompt):,}",
+            limit=f"{limit:,}",
+        )
     last = session.scalar(select(Turn).where(Turn.chat_id == chat.id).order_by(Turn.position.desc()).limit(1))
     if last is not None and last.status in OPEN:
         raise Conflict("The answer before is still being written: wait for it or stop it.")
@@ -63,7 +71,7 @@ def get_turn(session: Session, turn_id: int) -> Turn:
     options = joinedload(Turn.chat).selectinload(Chat.turns)
     turn = session.scalar(select(Turn).where(Turn.id == turn_id).options(options))
     if turn is None:
-        raise NotFound(f"There is no message with the id {turn_id}.")
+        raise NotFound("There is no message with the id %(turn_id)s.", turn_id=turn_id)
     return turn
 
 
@@ -71,7 +79,7 @@ def own_turn(session: Session, user: User, turn_id: int) -> Turn:
     """A turn of this person; another's is not found."""
     turn = get_turn(session, turn_id)
     if turn.chat.user_id != user.id:
-        raise NotFound(f"There is no message with the id {turn_id}.")
+        raise NotFound("There is no message with the id %(turn_id)s.", turn_id=turn_id)
     return turn
 
 

@@ -39,7 +39,10 @@ def register(
         known = None
     if known is not None:
         if known.digest != manifest.digest:
-            raise Conflict(f"{known.label} exists already with other files. Choose another step or another run.")
+            raise Conflict(
+                "%(checkpoint)s exists already with other files. Choose another step or another run.",
+                checkpoint=known.label,
+            )
         return known
     checkpoint = Checkpoint(
         run=run,
@@ -97,7 +100,10 @@ def get_checkpoint(
             select(Checkpoint.step).where(Checkpoint.run_id == run.id).distinct().order_by(Checkpoint.step)
         )
         raise NotFound(
-            f"Run '{run.name}' has no checkpoint at step {step}. Steps: {name_list([str(s) for s in steps])}."
+            "Run '%(run)s' has no checkpoint at step %(step)s. Steps: %(known)s.",
+            run=run.name,
+            step=step,
+            known=name_list([str(s) for s in steps]),
         )
     return found
 
@@ -111,7 +117,8 @@ def get_by_id(session: Session, checkpoint_id: int) -> Checkpoint:
     checkpoint = session.get(Checkpoint, checkpoint_id)
     if checkpoint is None:
         raise NotFound(
-            f"There is no checkpoint with the id {checkpoint_id}. /api/v1/runs lists the runs that have some."
+            "There is no checkpoint with the id %(checkpoint_id)s. /api/v1/runs lists the runs that have some.",
+            checkpoint_id=checkpoint_id,
         )
     return checkpoint
 

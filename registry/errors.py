@@ -2,7 +2,16 @@
 
 
 class RegistryError(Exception):
-    """Root of the family; `server.app` maps each class to one HTTP status."""
+    """Root of the family; `server.app` maps each class to one HTTP status.
+
+    The sentence and what is filled into its `%(name)s` are kept apart, so that a page can say it in
+    the reader's language. Without values the sentence stands as it is.
+    """
+
+    def __init__(self, message: str, **values: object) -> None:
+        super().__init__(message % values if values else message)
+        self.message = message
+        self.values = values
 
 
 class NotFound(RegistryError):
@@ -22,8 +31,8 @@ class Refused(RegistryError):
 
 
 def name_list(names: list[str], limit: int = 12) -> str:
-    """The names that exist, for the end of a NotFound message."""
+    """The names that exist, for the end of a NotFound message; the same in every language."""
     if not names:
-        return "none exist yet"
+        return "–"
     shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    return shown if len(names) <= limit else f"{shown}, … (+{len(names) - limit})"

@@ -74,7 +74,7 @@ def get_evaluation(session: Session, evaluation_id: int) -> Evaluation:
     options = (joinedload(Evaluation.checkpoint), joinedload(Evaluation.task))
     evaluation = session.scalar(select(Evaluation).where(Evaluation.id == evaluation_id).options(*options))
     if evaluation is None:
-        raise NotFound(f"There is no evaluation with the id {evaluation_id}.")
+        raise NotFound("There is no evaluation with the id %(evaluation_id)s.", evaluation_id=evaluation_id)
     return evaluation
 
 
@@ -169,11 +169,15 @@ def growth_series(
         NotFound: the task has no such metric; with the metrics it has.
     """
     if x not in X_AXES:
-        raise Invalid(f"There is no x-axis '{x}'. Axes: {', '.join(X_AXES)}.")
+        raise Invalid("There is no x-axis '%(x)s'. Axes: %(known)s.", x=x, known=", ".join(X_AXES))
     metric = metric or task.metric
     if not metric:
         scored = [other.name for other in suites.list_tasks(session) if other.metric]
-        raise NotFound(f"Task '{task.name}' has no metric: it is a probe. Tasks with one: {name_list(scored, 40)}.")
+        raise NotFound(
+            "Task '%(task)s' has no metric: it is a probe. Tasks with one: %(known)s.",
+            task=task.name,
+            known=name_list(scored, 40),
+        )
     query = (
         select(Checkpoint, Result)
         .join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
@@ -203,7 +207,7 @@ def run_series(
         Invalid: an unknown axis.
     """
     if x not in X_AXES:
-        raise Invalid(f"There is no x-axis '{x}'. Axes: {', '.join(X_AXES)}.")
+        raise Invalid("There is no x-axis '%(x)s'. Axes: %(known)s.", x=x, known=", ".join(X_AXES))
     tasks = [task for task in suites.list_tasks(session) if task.metric]
     query = (
         select(Task.id, Checkpoint, Result)
@@ -257,7 +261,12 @@ def metrics_of(session: Session, task: Task) -> list[str]:
 def _require_metric(session: Session, task: Task, metric: str) -> None:
     known = metrics_of(session, task)
     if metric not in known:
-        raise NotFound(f"Task '{task.name}' has no metric '{metric}'. Metrics: {name_list(known)}.")
+        raise NotFound(
+            "Task '%(task)s' has no metric '%(metric)s'. Metrics: %(known)s.",
+            task=task.name,
+            metric=metric,
+            known=name_list(known),
+        )
 
 
 def probe_evaluations(session: Session, run: Run) -> Sequence[Evaluation]:

@@ -30,11 +30,11 @@ def publish_post(
     """
     title = title.strip()
     if not 1 <= len(title) <= MAX_TITLE_CHARS:
-        raise Invalid(f"A title has 1 to {MAX_TITLE_CHARS} characters.")
+        raise Invalid("A title has 1 to %(limit)s characters.", limit=MAX_TITLE_CHARS)
     if len(body) > MAX_BODY_CHARS:
-        raise Invalid(f"A post has at most {MAX_BODY_CHARS:,} characters.")
+        raise Invalid("A post has at most %(limit)s characters.", limit=f"{MAX_BODY_CHARS:,}")
     if kind not in KINDS:
-        raise Invalid(f"There is no kind of post '{kind}'. Kinds: {', '.join(KINDS)}.")
+        raise Invalid("There is no kind of post '%(kind)s'. Kinds: %(known)s.", kind=kind, known=", ".join(KINDS))
     post = Post(title=title, body=body, kind=kind, author_id=author.id if author else None)
     post.run_id, post.step = (run.id, step) if run else (None, None)
     session.add(post)
@@ -55,7 +55,7 @@ def get_post(session: Session, post_id: int) -> Post:
     """
     post = session.get(Post, post_id)
     if post is None:
-        raise NotFound(f"There is no post with the number {post_id}.")
+        raise NotFound("There is no post with the number %(post_id)s.", post_id=post_id)
     return post
 
 

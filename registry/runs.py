@@ -48,14 +48,20 @@ def create_run(
         Conflict: the name belongs to a run of another kind.
     """
     if not NAME.fullmatch(name):
-        raise Invalid(f"'{name}' cannot be a run's name: use a-z, 0-9, dot, dash and underscore, 63 at most.")
+        raise Invalid(
+            "'%(name)s' cannot be a run's name: use a-z, 0-9, dot, dash and underscore, 63 at most.", name=name
+        )
     run = session.scalar(select(Run).where(Run.name == name))
     if run is None:
         run = Run(name=name, kind=kind, config=dict(config or {}), parent_run_id=parent.id if parent else None)
         run.parent_step = parent_step
         session.add(run)
     elif run.kind != kind:
-        raise Conflict(f"The name '{name}' belongs to a run of the kind '{run.kind}'. Choose another name.")
+        raise Conflict(
+            "The name '%(name)s' belongs to a run of the kind '%(kind)s'. Choose another name.",
+            name=name,
+            kind=run.kind,
+        )
     run.status = RUNNING
     run.heartbeat_at = utcnow()
     run.git_revision = git_revision or run.git_revision or ""
@@ -74,7 +80,11 @@ def get_run(session: Session, name: str) -> Run:
     """
     run = session.scalar(select(Run).where(Run.name == name))
     if run is None:
-        raise NotFound(f"There is no run '{name}'. Runs: {name_list([r.name for r in list_runs(session)])}.")
+        raise NotFound(
+            "There is no run '%(name)s'. Runs: %(known)s.",
+            name=name,
+            known=name_list([r.name for r in list_runs(session)]),
+        )
     return run
 
 
@@ -111,7 +121,12 @@ def metric_series(session: Session, run: Run, key: str) -> Sequence[MetricPoint]
     query = select(MetricPoint).where(MetricPoint.run_id == run.id, MetricPoint.key == key).order_by(MetricPoint.step)
     points = session.scalars(query).all()
     if not points:
-        raise NotFound(f"Run '{run.name}' has no metric '{key}'. Metrics: {name_list(metric_keys(session, run))}.")
+        raise NotFound(
+            "Run '%(run)s' has no metric '%(key)s'. Metrics: %(known)s.",
+            run=run.name,
+            key=key,
+            known=name_list(metric_keys(session, run)),
+        )
     return points
 
 

@@ -108,11 +108,11 @@ def read(path: Path) -> list[Sample]:
         Invalid: it is no sample file.
     """
     if not path.is_file():
-        raise NotFound(f"There is no sample file {path.name}.")
+        raise NotFound("There is no sample file %(file)s.", file=path.name)
     try:
         rows = pq.read_table(path, columns=list(Sample._fields)).to_pylist()
     except (pa.ArrowInvalid, KeyError) as error:
-        raise Invalid(f"{path.name} is no sample file: {error}") from error
+        raise Invalid("%(file)s is no sample file: %(error)s", file=path.name, error=error) from error
     return [Sample(**row) for row in rows]
 
 

@@ -75,7 +75,9 @@ def _already_there(folder: Path, destination: Path, manifest: Manifest) -> Manif
     if (destination / MANIFEST).exists():
         known = read_manifest(destination)
         if known.digest != manifest.digest:
-            raise Conflict(f"{destination.parent.name}/{destination.name} exists already with other files.")
+            raise Conflict(
+                "%(run)s/%(file)s exists already with other files.", run=destination.parent.name, file=destination.name
+            )
         shutil.rmtree(folder)
         return known
     shutil.rmtree(destination)  # a half-written folder: without a manifest it never counted
@@ -93,9 +95,13 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads((folder / MANIFEST).read_text())
         return Manifest(files=content["files"], facts=content["facts"])
     except FileNotFoundError:
-        raise Invalid(f"{folder.name} has no {MANIFEST}: it is half-written and does not count.") from None
+        raise Invalid(
+            "%(file)s has no %(manifest)s: it is half-written and does not count.", file=folder.name, manifest=MANIFEST
+        ) from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise Invalid(f"{folder.name}/{MANIFEST} cannot be read: {error}.") from error
+        raise Invalid(
+            "%(file)s/%(manifest)s cannot be read: %(error)s.", file=folder.name, manifest=MANIFEST, error=error
+        ) from error
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
@@ -106,15 +112,20 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """
     names = set(_names(folder))
     if missing := sorted(set(manifest.files) - names):
-        raise Invalid(f"The file {missing[0]} is missing.")
+        raise Invalid("The file %(file)s is missing.", file=missing[0])
     if extra := sorted(names - set(manifest.files)):
-        raise Invalid(f"The file {extra[0]} is not in the manifest.")
+        raise Invalid("The file %(file)s is not in the manifest.", file=extra[0])
     for name, entry in manifest.files.items():
         size = (folder / name).stat().st_size
         if size != entry["size"]:
-            raise Invalid(f"The file {name} has {size} bytes; the manifest says {entry['size']}.")
+            raise Invalid(
+                "The file %(name)s has %(size)s bytes; the manifest says %(listed)s.",
+                name=name,
+                size=size,
+                listed=entry["size"],
+            )
         if file_sha256(folder / name) != entry["sha256"]:
-            raise Invalid(f"The file {name} does not have the sha256 that the manifest says.")
+            raise Invalid("The file %(name)s does not have the sha256 that the manifest says.", name=name)
 
 
 def file_sha256(path: Path) -> str:
@@ -150,13 +161,15 @@ def check_file_name(name: str) -> None:
     """
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
-        raise Invalid(f"The path '{name[:120]}' leaves its folder.")
+        raise Invalid("The path '%(name)s' leaves its folder.", name=name[:120])
     if any(ord(character) < 32 for character in name):
         raise Invalid("A file name holds control characters.")
     if not name.lower().endswith(ALLOWED_SUFFIXES):
         raise Invalid(
-            f"The file '{name[:120]}' is not accepted: formats such as pickle, .bin, .pt and .py can run code "
-            f"when they are loaded. Accepted: {', '.join(ALLOWED_SUFFIXES)}."
+            "The file '%(name)s' is not accepted: formats such as pickle, .bin, .pt and .py can run code "
+            "when they are loaded. Accepted: %(known)s.",
+            name=name[:120],
+            known=", ".join(ALLOWED_SUFFIXES),
         )
 
 
@@ -166,12 +179,16 @@ def _check_config(folder: Path) -> None:
     except FileNotFoundError:
         raise Invalid("There is no config.json at the top of the folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"config.json is not valid JSON: {error}.") from error
+        raise Invalid("config.json is not valid JSON: %(error)s.", error=error) from error
     if not isinstance(config, dict):
         raise Invalid("config.json must hold an object.")
     architectures = config.get("architectures")
     if architectures != [ARCHITECTURE]:
-        raise Invalid(f"The architecture is {architectures}; only {ARCHITECTURE} is served here.")
+        raise Invalid(
+            "The architecture is %(architectures)s; only %(served)s is served here.",
+            architectures=architectures,
+            served=ARCHITECTURE,
+        )
     if config.get("auto_map"):
         raise Invalid("config.json names code of its own (auto_map); checkpoints here bring no code.")
 
@@ -190,22 +207,27 @@ def check_safetensors(path: Path) -> None:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
         if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise Invalid(f"{path.name} is truncated or not a safetensors file: its header does not fit into it.")
+            raise Invalid(
+                "%(file)s is truncated or not a safetensors file: its header does not fit into it.", file=path.name
+            )
         raw = file.read(length)
     try:
         header = json.loads(raw)
         spans = sorted(_tensor_spans(path.name, header))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Invalid(f"{path.name} has a header that cannot be read: {error}.") from error
+        raise Invalid("%(file)s has a header that cannot be read: %(error)s.", file=path.name, error=error) from error
     position = 0
     for begin, end in spans:
         if begin != position:
-            raise Invalid(f"{path.name} has a header that lies: its tensors overlap or leave holes.")
+            raise Invalid("%(file)s has a header that lies: its tensors overlap or leave holes.", file=path.name)
         position = end
     if position != size - 8 - length:
         raise Invalid(
-            f"{path.name} is truncated or has a header that lies: "
-            f"the tensors need {position} bytes, the file has {size - 8 - length}."
+            "%(file)s is truncated or has a header that lies: "
+            "the tensors need %(position)s bytes, the file has %(found)s.",
+            file=path.name,
+            position=position,
+            found=size - 8 - length,
         )
 
 
@@ -217,13 +239,26 @@ def _tensor_spans(file_name: str, header: Mapping[str, Any]) -> Iterator[tuple[i
         count = 1
         for dimension in entry["shape"]:
             if not isinstance(dimension, int) or dimension < 0:
-                raise Invalid(f"{file_name} has a header that lies: the shape of {name[:80]} is not a shape.")
+                raise Invalid(
+                    "%(file)s has a header that lies: the shape of %(name)s is not a shape.",
+                    file=file_name,
+                    name=name[:80],
+                )
             count *= dimension
         width = DTYPE_BYTES.get(entry["dtype"], 1 if str(entry["dtype"]).startswith("F8") else 0)
         if width == 0:
-            raise Invalid(f"{file_name}: the number format {str(entry['dtype'])[:20]} of {name[:80]} is unknown.")
+            raise Invalid(
+                "%(file)s: the number format %(dtype)s of %(name)s is unknown.",
+                file=file_name,
+                dtype=str(entry["dtype"])[:20],
+                name=name[:80],
+            )
         if end - begin != count * width:
-            raise Invalid(f"{file_name} has a header that lies: {name[:80]} does not have the size of its shape.")
+            raise Invalid(
+                "%(file)s has a header that lies: %(name)s does not have the size of its shape.",
+                file=file_name,
+                name=name[:80],
+            )
         yield begin, end
 
 
@@ -231,7 +266,7 @@ def _names(folder: Path) -> list[str]:
     names = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise Invalid(f"'{path.name}' is a link; checkpoints hold files only.")
+            raise Invalid("'%(file)s' is a link; checkpoints hold files only.", file=path.name)
         if path.is_file() and path.relative_to(folder).as_posix() != MANIFEST:
             names.append(path.relative_to(folder).as_posix())
     return names

@@ -45,7 +45,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(), Loader=_TaskLoader)
     except yaml.YAMLError as error:
-        raise Invalid(f"{file.parent.name}/{file.name} is not valid YAML: {error}") from error
+        raise Invalid(
+            "%(suite)s/%(file)s is not valid YAML: %(error)s", suite=file.parent.name, file=file.name, error=error
+        ) from error
     return content if isinstance(content, dict) else {}
 
 
@@ -93,7 +95,9 @@ def get_task(session: Session, name: str) -> Task:
     """
     tasks = session.scalars(select(Task).where(Task.name == name).order_by(Task.retired, Task.id.desc())).all()
     if not tasks:
-        raise NotFound(f"There is no task '{name}'. Tasks: {name_list(list(_names(session)), 40)}.")
+        raise NotFound(
+            "There is no task '%(name)s'. Tasks: %(known)s.", name=name, known=name_list(list(_names(session)), 40)
+        )
     return tasks[0]
 
 

@@ -127,7 +127,11 @@ def finish(session: Session, ticket_id: int, fence: int, status: str = FINISHED,
         .values(status=status, error=error, finished_at=utcnow(), lease_until=None)
     )
     if not cast(CursorResult[Any], done).rowcount:
-        raise Conflict(f"Ticket {ticket_id} is no longer held under number {fence}; this report is dropped.")
+        raise Conflict(
+            "Ticket %(ticket_id)s is no longer held under number %(fence)s; this report is dropped.",
+            ticket_id=ticket_id,
+            fence=fence,
+        )
 
 
 def give_back(session: Session, ticket_id: int, fence: int) -> None:

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from registry.errors import Conflict, Invalid, NotFound, Refused, RegistryError
 from registry.settings import get_settings
 from server import auth, middleware, render
-from server.i18n import N_, gettext
+from server.i18n import N_, error_text, gettext
 from server.routes import accounts, admin, api, chats, checkpoints, health, home, models, news, runs
 
 ROUTERS = (
@@ -85,7 +85,7 @@ def error_response(request: Request, status: int, message: str, headers: Mapping
 def on_registry_error(request: Request, error: Exception) -> Response:
     """A verb's refusal; its message is a sentence for the visitor."""
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
-    return error_response(request, status, str(error))
+    return error_response(request, status, error_text(error) if isinstance(error, RegistryError) else str(error))
 
 
 def on_http_error(request: Request, error: Exception) -> Response:

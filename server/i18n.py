@@ -8,7 +8,8 @@ by `server.middleware`, and read by every call of `_()` below it. After adding s
 
 The .po file is read when the server starts; nothing has to be compiled. `update` is, in Babel's own commands::
 
-    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 --no-location --sort-output -o messages.pot server templates
+    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 -k NotFound -k Conflict -k Invalid -k Refused \
+        --no-location --sort-output -o messages.pot server templates registry
     pybabel update -i messages.pot -d server/locale --no-fuzzy-matching --ignore-obsolete
 """
 
@@ -25,8 +26,13 @@ from babel.messages.frontend import CommandLineInterface
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from registry.errors import RegistryError
+
 LANGUAGES = ("en", "zh")
 LOCALE_DIR = Path(__file__).parent / "locale"
+KEYWORDS = ("_", "N_", "ngettext:1,2", "NotFound", "Conflict", "Invalid", "Refused")
+"""What marks a string: the last four are the errors of `registry`, whose first argument is a sentence."""
+FOLDERS = ("server", "templates", "registry")
 CATALOGUE = LOCALE_DIR / "zh" / "LC_MESSAGES" / "messages.po"
 ROOT = Path(__file__).parent.parent
 HEADER = """# The Chinese catalogue; server/i18n.py says how it is kept.
@@ -91,6 +97,11 @@ def gettext(message: str, **values: object) -> str:
     return lookup(message) % values
 
 
+def error_text(error: RegistryError) -> str:
+    """The sentence of a verb's refusal in the language of this request."""
+    return gettext(error.message, **error.values) if error.values else lookup(error.message)
+
+
 def lookup(message: str) -> str:
     """The message in the language of this request as the catalogue has it; templates fill it in themselves."""
     return _catalogue(current()).gettext(message)
@@ -108,9 +119,9 @@ def N_(message: str) -> str:
 
 def extract(target: Path) -> None:
     """Write every marked string of templates and server to a catalogue template."""
-    words = ("-k", "_", "-k", "N_", "-k", "ngettext:1,2")
+    words = [option for word in KEYWORDS for option in ("-k", word)]
     options = ("-F", str(ROOT / "babel.cfg"), "--no-location", "--sort-output", "-o", str(target))
-    folders = (str(ROOT / "server"), str(ROOT / "templates"))
+    folders = [str(ROOT / name) for name in FOLDERS]
     CommandLineInterface().run(["pybabel", "-q", "extract", *words, *options, *folders])
 
 

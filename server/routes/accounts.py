@@ -15,12 +15,10 @@ from registry.models import LoginSession, User
 from registry.settings import get_settings
 from server import auth, csrf, limits, render
 from server.auth import own_path
-from server.i18n import N_, gettext
+from server.i18n import error_text, gettext
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 
-REFUSALS = (N_("A name holds letters, digits, spaces, dots, dashes and underscores."),)
-"""Sentences of the registry, marked for the catalogue."""
 ADDRESS_SHARE = 5
 """So many times a name's limit may fail from one address: many people can share one."""
 
@@ -128,7 +126,7 @@ def register(
         except Conflict:
             errors, status = {"name": gettext("This name is taken. Choose another.")}, 409
         except Invalid as error:
-            errors = {"name": gettext(str(error))}
+            errors = {"name": error_text(error)}
     return _form(request, "accounts/register.html", _typed(name, next, errors), status, too_many)
 
 

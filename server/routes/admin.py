@@ -20,7 +20,7 @@ from registry.models.base import FINISHED, READY, REJECTED, RETIRED, VERIFYING
 from registry.settings import get_settings
 from server import auth, csrf, pulse, render, uploads
 from server.deps import ReadSession, WriteSession
-from server.i18n import N_, gettext
+from server.i18n import error_text, gettext
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 # The upload reads its own body, so its token is checked by `_read_request` instead.
@@ -28,16 +28,6 @@ streamed = APIRouter(include_in_schema=False)
 
 KINDS = ("pretrained", "chat")
 RECENT = 12
-REFUSALS = (
-    N_("There is no config.json at the top of the folder."),
-    N_("There is no .safetensors file: save the weights with safe_serialization=True."),
-    N_("There is no tokenizer: add tokenizer.json (or tokenizer.model) beside config.json."),
-    N_("config.json must hold an object."),
-    N_("config.json names code of its own (auto_map); checkpoints here bring no code."),
-    N_("A title has 1 to 160 characters."),
-    N_("A post has at most 50,000 characters."),
-)
-"""Sentences of the registry, marked for the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ def publish_news(
     except RegistryError as error:
         typed = {"title": title, "body": body, "kind": kind, "run": run, "step": step}
         with db.read_session() as session:
-            return _news(request, session, typed=typed, error=gettext(str(error)), status=422)
+            return _news(request, session, typed=typed, error=error_text(error), status=422)
     events.publish_board("post", {"id": post.id})
     return RedirectResponse("/admin/news?done=published", 303)
 
@@ -187,7 +177,7 @@ async def upload(request: Request, _admin: auth.Admin) -> Response:
             checkpoint_id = await run_in_threadpool(accept, folder, read_fields(fields))
     except RegistryError as error:
         status = 409 if isinstance(error, Conflict) else 413 if isinstance(error, uploads.TooLarge) else 422
-        return await run_in_threadpool(_refused, request, typed, gettext(str(error)), status)
+        return await run_in_threadpool(_refused, request, typed, error_text(error), status)
     address = f"/admin/uploads/{checkpoint_id}"
     return JSONResponse({"location": address}) if _is_script(request) else RedirectResponse(address, 303)
 

@@ -11,13 +11,13 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
 from registry import chats, checkpoints, evaluations, runs
-from registry.errors import Conflict, Invalid, NotFound
+from registry.errors import Conflict, Invalid, NotFound, RegistryError
 from registry.models import Chat, Checkpoint, Turn, User
 from registry.models.base import READY
 from registry.settings import get_settings
 from server import auth, csrf, limits, probes, render, turns
 from server.deps import ReadSession, WriteSession
-from server.i18n import N_, gettext
+from server.i18n import error_text, gettext
 from server.render import compact, label
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
@@ -26,8 +26,6 @@ LABEL = re.compile(r"(?P<run>.+)@(?P<step>\d{1,18})(?P<chat>-chat)?(-(?P<bits>\d
 MAX_TOKENS, TEMPERATURE = 128, 0.8
 MAX_TOKENS_LIMIT, TEMPERATURE_LIMIT = 1024, 2.0
 SHOWN_CHATS = 40
-REFUSALS = (N_("The answer before is still being written: wait for it or stop it."),)
-"""Sentences of the registry, marked for the catalogue."""
 SAMPLES = 3
 
 
@@ -240,13 +238,13 @@ def _number(text: str, low: float, high: float, name: str) -> float:
     return value
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _told(error: RegistryError | limits.TooMany) -> tuple[str, int]:
     if isinstance(error, limits.TooMany):
         return gettext(
             "You are sending faster than the line can take. Wait %(seconds)s seconds; your text stays here.",
             seconds=error.retry_seconds,
         ), 429
-    return gettext(str(error)), 409 if isinstance(error, Conflict) else 422
+    return error_text(error), 409 if isinstance(error, Conflict) else 422
 
 
 def _refuse(

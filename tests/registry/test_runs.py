@@ -29,7 +29,7 @@ def test_a_name_of_another_kind_is_taken(session: Session) -> None:
 
 
 def test_an_unknown_run_is_told_with_those_that_exist(session: Session) -> None:
-    with pytest.raises(NotFound, match="none exist yet"):
+    with pytest.raises(NotFound, match="Runs: –"):
         runs.get_run(session, "nope")
     make_run(session, "demo")
     with pytest.raises(NotFound, match="Runs: demo"):

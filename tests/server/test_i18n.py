@@ -70,3 +70,10 @@ def test_a_message_is_filled_in() -> None:
         assert i18n.gettext("step %(step)s", step="12") == "第 12 步"
     finally:
         i18n.use("en")
+
+
+class TestErrorText:
+    def test_a_refusal_is_said_in_the_readers_language(self, client: TestClient) -> None:
+        answer = client.get("/runs/nope", headers={"accept": "text/html", "accept-language": "zh-CN"})
+        assert answer.status_code == 404
+        assert "没有名为“nope”的训练" in answer.text
