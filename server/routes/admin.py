@@ -1,7 +1,6 @@
 """Routes of administrators: how things stand, news, and checkpoints sent by browser."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import accounts, chats, checkpoints, db, evaluations, events, news, runs, store, tickets
+from registry import accounts, chats, checkpoints, db, evaluations, events, intake, news, runs, store, tickets
 from registry.errors import Conflict, Invalid, RegistryError
 from registry.models import Checkpoint, Evaluation, Post, Run, User
 from registry.models.base import FINISHED, READY, REJECTED, RETIRED, VERIFYING
@@ -26,7 +25,6 @@ router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 # The upload reads its own body, so its token is checked by `_read_request` instead.
 streamed = APIRouter(include_in_schema=False)
 
-KINDS = ("pretrained", "chat")
 RECENT = 12
 
 
@@ -214,7 +212,7 @@ def read_fields(fields: Mapping[str, str]) -> UploadFields:
             )
         )
     kind = fields.get("kind", "pretrained")
-    if kind not in KINDS:
+    if kind not in intake.KINDS:
         raise Invalid(gettext("There is no kind '%(kind)s'.", kind=kind[:40]))
     tokens = fields.get("tokens_seen", "")
     return UploadFields(
@@ -226,37 +224,13 @@ def read_fields(fields: Mapping[str, str]) -> UploadFields:
 
 
 def accept(folder: Path, fields: UploadFields) -> int:
-    """Seal what was received and register it; returns the checkpoint's id.
+    """Register what was received; returns the checkpoint's id.
 
     Raises:
         Invalid: it is no checkpoint that is safe to load.
         Conflict: the step is taken.
     """
-    content = uploads.unpack(folder)
-    store.check_folder(content)
-    relative = f"{fields.run}/step-{fields.step}" + ("-chat" if fields.kind == "chat" else "")
-    destination = get_settings().checkpoints_dir / relative
-    was_there = destination.exists()
-    facts = {**fields._asdict(), "precision": 16}
-    manifest = store.seal(content, destination, facts)
-    try:
-        with db.transaction() as session:
-            run = runs.create_run(session, name=fields.run, kind="upload")
-            run.status = FINISHED  # nobody trains it here
-            _check_free(session, run, fields)
-            checkpoint = checkpoints.register(
-                session, run, step=fields.step, folder=relative, manifest=manifest, kind=fields.kind
-            )
-            evaluations.plan(session, checkpoint)
-    except BaseException:
-        if not was_there:
-            shutil.rmtree(destination, ignore_errors=True)
-        raise
-    events.publish_board(
-        "checkpoint",
-        {"run": fields.run, "step": fields.step, "checkpoint_id": checkpoint.id, "state": VERIFYING},
-    )
-    return checkpoint.id
+    return intake.admit(uploads.unpack(folder), **fields._asdict()).id
 
 
 def _check_form(request: Request, sent: Mapping[str, str]) -> None:
