@@ -16,7 +16,7 @@ demo: setup ## train a small model here and watch it grow at http://127.0.0.1:80
 	@$(BIN)/grow demo
 
 test: setup ## every test
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2
 
 check: setup ## format, lint, types, import contract
 	@$(BIN)/ruff format --check .
@@ -29,7 +29,7 @@ format: setup ## format and fix what can be fixed
 	@$(BIN)/ruff format .
 
 bench: setup ## the measurements in benchmarks/
-	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	@for name in agreement averages console crowd download evaluation growth ledger line listing memory panel playground quantize samples streams swap upload verification waits; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## remove the environment and built assets, never GROW_HOME
 	rm -rf .venv node_modules static/vendor

@@ -4,7 +4,7 @@ A text lands on the same side on every machine, in every order, in every version
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 
 from corpora.sources import SOURCES, Document, Source
 
@@ -20,7 +20,11 @@ def text_hash(text: str) -> str:
 
 def is_held_out(document: Document) -> bool:
     """Whether this document is for testing only."""
-    return int(text_hash(document.text)[:16], 16) % HELD_OUT_ONE_IN == 0
+    return _is_held_out(text_hash(document.text))
+
+
+def _is_held_out(identity: str) -> bool:
+    return int(identity[:16], 16) % HELD_OUT_ONE_IN == 0
 
 
 def training(source_name: str) -> Iterator[Document]:
@@ -29,7 +33,7 @@ def training(source_name: str) -> Iterator[Document]:
     Raises:
         KeyError: no source has that name.
     """
-    return (document for document in _unique(find_source(source_name)) if not is_held_out(document))
+    return (document for identity, document in _unique(find_source(source_name)) if not _is_held_out(identity))
 
 
 def held_out(source_name: str) -> list[Document]:
@@ -38,7 +42,15 @@ def held_out(source_name: str) -> list[Document]:
     Raises:
         KeyError: no source has that name.
     """
-    return [document for document in _unique(find_source(source_name)) if is_held_out(document)]
+    return [document for identity, document in _unique(find_source(source_name)) if _is_held_out(identity)]
+
+
+def seen_in_training(source_name: str, pieces: Set[str], cut: Callable[[str], Iterable[str]]) -> frozenset[str]:
+    """Those of `pieces` that are a piece of a training text too, where `cut` gives the pieces of a text.
+
+    Reads the training text once and keeps none of it.
+    """
+    return frozenset(piece for document in training(source_name) for piece in cut(document.text) if piece in pieces)
 
 
 def find_source(name: str) -> Source:
@@ -52,10 +64,11 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-def _unique(source: Source) -> Iterator[Document]:
+def _unique(source: Source) -> Iterator[tuple[str, Document]]:
+    """Each text once, with its identity."""
     seen: set[str] = set()
     for document in source.documents():
         identity = text_hash(document.text)
         if identity not in seen:
             seen.add(identity)
-            yield document
+            yield identity, document

@@ -8,8 +8,8 @@ RUN npm ci --ignore-scripts --omit=optional && npm run vendor
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 grow && mkdir /data && chown grow /data
 WORKDIR /app
-COPY requirements/server.txt requirements/demo.txt requirements/
-RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt
+COPY requirements/server.txt requirements/demo.txt requirements/stores.txt requirements/
+RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt -r requirements/stores.txt
 COPY . .
 COPY --from=assets /app/static/vendor static/vendor
 RUN pip install --no-cache-dir --no-deps -e .

@@ -4,7 +4,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends procps && rm -r
     && useradd --create-home --uid 10001 grow && mkdir -p /data && chown grow /data
 WORKDIR /app
 COPY requirements requirements
-RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt \
+RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt -r requirements/stores.txt \
     && grep -vE '^(torch|triton|intel-)' requirements/models.txt > /tmp/models.txt \
     && pip install --no-cache-dir --no-deps -r /tmp/models.txt
 COPY . .

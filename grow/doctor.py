@@ -1,5 +1,6 @@
 """`grow doctor`: what works on this machine, in sentences."""
 
+import json
 import platform
 import shutil
 import socket
@@ -12,8 +13,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
-from registry import events
+from registry import events, remote
 from registry.db import current_engine
+from registry.errors import RegistryError
 from registry.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,11 +34,13 @@ def run_checks(settings: Settings) -> list[Check]:
     return [
         Check(sys.version_info >= (3, 11), f"Python {platform.python_version()}"),
         Check(True, engine_sentence(settings)),
+        *(Check(True, sentence) for sentence in speed_sentences(settings)),
         _training(),
         _assets(),
         _disk(settings),
         _database(settings),
         _broker(settings),
+        *_blob_store(),
         _port(settings),
     ]
 
@@ -46,8 +50,32 @@ def engine_sentence(settings: Settings) -> str:
     if settings.engine != "auto":
         return f"{settings.engine}, as GROW_ENGINE says"
     if find_spec("vllm") is not None:
-        return "vLLM answers and scores"
+        if settings.scoring_engine != "auto":
+            return f"vLLM answers, and {settings.scoring_engine} scores, as GROW_SCORING_ENGINE says"
+        return "vLLM answers; it or transformers scores, whichever the worker measures to be the faster one here"
     return "vLLM is not installed here (macOS or an old processor); the transformers engine answers and scores"
+
+
+def speed_sentences(settings: Settings) -> list[str]:
+    """What workers have measured of the engines (`worker/engine/speed.py`), a sentence for each architecture."""
+    sentences = []
+    for note in sorted((settings.home / "run" / "speed").glob("*.json")):
+        found = json.loads(note.read_text(encoding="utf-8"))
+        seconds = {name: value for name, value in found["seconds"].items() if value is not None}
+        figures = ", ".join(f"{name} {value:.1f} s" for name, value in sorted(seconds.items(), key=lambda one: one[1]))
+        sentences.append(f"Scores the same sample on {found['machine']}: {figures}")
+    return sentences
+
+
+def _blob_store() -> list[Check]:
+    """Nothing where none is set."""
+    if not remote.is_set():
+        return []
+    try:
+        remote.check()
+    except RegistryError as error:
+        return [Check(False, f"{error} Checkpoints stay in verification until that is mended")]
+    return [Check(True, "The blob store takes files and gives them back")]
 
 
 def _training() -> Check:

@@ -7,7 +7,7 @@ from alembic import command
 from alembic.config import Config
 
 from registry import accounts, suites
-from registry.db import current_engine, transaction
+from registry.db import current_engine, migration_connection, transaction
 from registry.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,13 +27,13 @@ def prepare(settings: Settings) -> str | None:
         return password
 
 
-def migrate() -> None:
-    """Bring the database to the newest tables."""
+def migrate(revision: str = "head") -> None:
+    """Bring the database to the tables of a revision, by default the newest."""
     config = Config(str(ROOT / "alembic.ini"))
     config.set_main_option("script_location", str(ROOT / "migrations"))
-    with current_engine().begin() as connection:
+    with migration_connection(current_engine()) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def new_password() -> str:

@@ -1,116 +1,107 @@
-"""What `grow demo` prints while it runs: read from the rows, as any other watcher would."""
+"""Pushes every checkpoint that a trainer writes below a folder, once, as soon as it is whole."""
 
+import json
+import os
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from rich.console import Console
-from sqlalchemy import select
-from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.orm import Session, joinedload, selectinload
+from grow import folders
+from grow.folders import Place
+from registry.errors import Conflict, Invalid, NoRoom, Refused, RegistryError
 
-from registry import runs
-from registry.db import read_session
-from registry.models import Checkpoint, Evaluation, Run
-from registry.models.base import CANCELLED, FAILED, FINISHED, REJECTED, VERIFYING
+STATE_FILE = ".grow-watch.json"
+MAX_DEPTH = 2
+SETTLE_SECONDS = 5.0
+"""A folder that has not changed for so long is done, if its weights can be read to their end."""
 
-POLL_SECONDS = 2.0
-STATUS_SECONDS = 20.0
-HEADLINES = 6
-"""Scores named in one line; the rest is on the site."""
+Push = Callable[[Path, Place], str]
+Say = Callable[[str], None]
+FINAL = (Conflict, Invalid, Refused)
+"""Refusals that another try of the same files would meet again."""
 
 
-class Progress:
-    """Prints new checkpoints and scores as they land, and now and then where training stands."""
+class Watcher:
+    """Remembers beside the folders what it has pushed, so that a restart pushes nothing twice."""
 
-    def __init__(self, console: Console, address: str) -> None:
-        self._console = console
-        self._address = address
-        self._since = time.monotonic()
-        self._next_poll = 0.0
-        self._next_status = 0.0
-        self._answered = False
-        self._states: dict[int, str] = {}
-        self._scored: set[int] = set()
-        self._last_step = -1
-        self._first = True
+    def __init__(self, root: Path, push: Push, say: Say, *, settle_seconds: float = SETTLE_SECONDS) -> None:
+        self._root, self._push, self._say, self._settle_seconds = root, push, say, settle_seconds
+        self._state_path = root / STATE_FILE
+        self._done: dict[str, str] = self._load()
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._told: set[tuple[str, str]] = set()
 
-    def say(self, name: str, sentence: str) -> None:
-        """One line about a service."""
-        seconds = int(time.monotonic() - self._since)
-        self._console.print(f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/dim]  {name:<11} {sentence}", highlight=False)
+    def poll(self) -> int:
+        """Push what has become whole since; returns how many checkpoints."""
+        return sum(self._look_at(folder) for folder in sorted(self._candidates(), key=_order))
 
-    def poll(self) -> None:
-        """Look for news; cheap to call often."""
+    def _candidates(self) -> Iterator[Path]:
+        waiting = [(self._root, 0)]
+        while waiting:
+            folder, depth = waiting.pop()
+            if folders.looks_like_one(folder):
+                yield folder
+            if depth < MAX_DEPTH:
+                inside = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+                # What begins so is being written and will be renamed.
+                waiting += [(path, depth + 1) for path in inside if not path.name.startswith((".", "tmp"))]
+
+    def _look_at(self, folder: Path) -> bool:
+        name = folder.relative_to(self._root).as_posix()
+        try:
+            signature = folders.signature(folder)
+        except OSError:
+            return False  # the trainer has just deleted or renamed it
+        if self._done.get(name) == signature or not self._is_settled(name, signature, folder):
+            return False
+        place = folders.place_of(folder)
+        if place is None:
+            self._say_once(name, f"{name}: neither its name nor {folders.STATE} says the step; it is left alone.")
+            return False
+        try:
+            label = self._push(folder, place)
+        except FINAL as error:
+            self._say(f"{name}: {error}")
+            self._remember(name, signature)
+            return False
+        except (RegistryError, NoRoom) as error:
+            self._say_once(name, f"{name}: {error} It is tried again.")
+            return False
+        self._say(f"{name}: pushed as {label}")
+        self._remember(name, signature)
+        return True
+
+    def _is_settled(self, name: str, signature: str, folder: Path) -> bool:
+        before, since = self._seen.get(name, ("", 0.0))
         now = time.monotonic()
-        if now < self._next_poll:
-            return
-        self._next_poll = now + POLL_SECONDS
-        if not self._answered:
-            self._look_at_pages()
+        if before != signature:
+            self._seen[name] = (signature, now)
+            return False
+        return now - since >= self._settle_seconds and folders.is_readable(folder)
+
+    def _say_once(self, name: str, sentence: str) -> None:
+        if (name, sentence) not in self._told:
+            self._told.add((name, sentence))
+            self._say(sentence)
+
+    def _load(self) -> dict[str, str]:
         try:
-            self._look_at_rows(now)
-        except (OperationalError, ProgrammingError) as error:
-            self.say("database", f"does not answer: {error.orig}")
+            found = json.loads(self._state_path.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise Invalid(
+                f"{self._state_path} cannot be read ({error}). Delete it to push everything again."
+            ) from error
+        return {str(name): str(signature) for name, signature in found.items()} if isinstance(found, dict) else {}
 
-    def _look_at_pages(self) -> None:
-        try:
-            with urllib.request.urlopen(f"{self._address}/healthz", timeout=1):
-                self._answered = True
-                self.say("server", f"answers at {self._address}")
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return  # it is still starting
+    def _remember(self, name: str, signature: str) -> None:
+        self._done[name] = signature
+        temporary = self._state_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._done, indent=1))
+        os.replace(temporary, self._state_path)
 
-    def _look_at_rows(self, now: float) -> None:
-        with read_session() as session:
-            for checkpoint in session.scalars(select(Checkpoint).order_by(Checkpoint.id)):
-                self._tell_state(checkpoint)
-            for evaluations in self._newly_scored(session):
-                if not self._first:
-                    self._tell_scores(evaluations)
-            if now >= self._next_status:
-                self._next_status = now + STATUS_SECONDS
-                run = session.scalar(
-                    select(Run).where(Run.kind == "training").order_by(Run.heartbeat_at.desc()).limit(1)
-                )
-                last = runs.last_step(session, run) if run else None
-                if run is not None and last is not None and last.step != self._last_step:
-                    self._last_step = last.step
-                    of = f" of {run.max_steps:,}" if run.max_steps else ""
-                    tokens = f"{last.tokens_seen / 1e6:.2f}M tokens"
-                    self.say("training", f"step {last.step:,}{of}, {tokens}, loss {last.value:.3f}")
-        self._first = False
 
-    def _newly_scored(self, session: Session) -> list[list[Evaluation]]:
-        """The evaluations of each checkpoint all of which have ended since the last look."""
-        options = (joinedload(Evaluation.checkpoint), joinedload(Evaluation.task), selectinload(Evaluation.results))
-        of: dict[int, list[Evaluation]] = {}
-        query = select(Evaluation).where(Evaluation.checkpoint_id.not_in(self._scored)).order_by(Evaluation.id)
-        for evaluation in session.scalars(query.options(*options)):
-            of.setdefault(evaluation.checkpoint_id, []).append(evaluation)
-        ended = {
-            number: all(e.status in (FINISHED, FAILED, CANCELLED) for e in listed) for number, listed in of.items()
-        }
-        self._scored |= {number for number, whole in ended.items() if whole}
-        return [of[number] for number, whole in ended.items() if whole]
-
-    def _tell_state(self, checkpoint: Checkpoint) -> None:
-        before = self._states.get(checkpoint.id)
-        self._states[checkpoint.id] = checkpoint.state
-        if self._first or before == checkpoint.state or checkpoint.state == VERIFYING:
-            return
-        reason = f": {checkpoint.reason}" if checkpoint.state == REJECTED else ""
-        self.say("checkpoint", f"[bold]{checkpoint.label}[/bold] {checkpoint.state}{reason}")
-
-    def _tell_scores(self, evaluations: list[Evaluation]) -> None:
-        numbers = [
-            f"{evaluation.task.title} {result.value:.3f}"
-            for evaluation in evaluations
-            for result in evaluation.results
-            if result.metric == evaluation.task.metric
-        ]
-        more = f" and {len(numbers) - HEADLINES} more" if len(numbers) > HEADLINES else ""
-        failed = sum(evaluation.status == FAILED for evaluation in evaluations)
-        lost = f"; {failed} failed, see its page" if failed else ""
-        label = evaluations[0].checkpoint.label
-        self.say("scores", f"[bold]{label}[/bold]  {', '.join(numbers[:HEADLINES])}{more}{lost}")
+def _order(folder: Path) -> tuple[int, str]:
+    place = folders.place_of(folder)
+    return (place.step if place is not None else 0, str(folder))

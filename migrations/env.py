@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from registry.db import current_engine
+from registry.db import current_engine, migration_connection
 from registry.models import Base
 from registry.models.base import UtcDateTime
 
@@ -26,6 +26,5 @@ given = context.config.attributes.get("connection")
 if given is not None:
     _run(given)
 else:
-    with current_engine().connect() as own:
+    with migration_connection(current_engine()) as own:
         _run(own)
-        own.commit()

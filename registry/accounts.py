@@ -13,10 +13,14 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload
 
+from registry import audit
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.models import LoginSession, User
 from registry.models.base import utcnow
 
+MEMBER, PUBLISHER, ADMIN = "member", "publisher", "admin"
+ROLES = (MEMBER, PUBLISHER, ADMIN)
+"""Publishers may bring checkpoints in, by browser and with keys of the scope `push`."""
 SESSION_DAYS = 30
 MIN_PASSWORD_CHARS = 10
 MAX_PASSWORD_CHARS = 256
@@ -110,6 +114,27 @@ def create_admin(session: Session, name: str, password: str) -> User:
     return user
 
 
+def set_role(session: Session, admin: User, user: User, role: str) -> None:
+    """Make somebody a member, a publisher or an administrator.
+
+    Raises:
+        Invalid: there is no such role.
+        Conflict: nobody would administer the site any more.
+    """
+    if role not in ROLES:
+        raise Invalid("There is no role '%(name)s'. Roles: %(known)s.", name=role[:40], known=", ".join(ROLES))
+    # Locked: of two administrators who each take the other's role at once, the second one is refused.
+    admins = select(User.id).where(User.role == ADMIN, User.disabled_at.is_(None)).order_by(User.id)
+    others = set(session.scalars(admins.with_for_update())) - {user.id}
+    session.refresh(user)
+    if user.role == role:
+        return
+    if user.role == ADMIN and not others:
+        raise Conflict("%(name)s is the last administrator: make somebody else one first.", name=user.name)
+    audit.note(session, admin, "role_changed", f"user:{user.id}", {"from": user.role, "to": role})
+    user.role = role
+
+
 def count_users(session: Session) -> int:
     """How many people have registered."""
     return session.scalar(select(func.count(User.id))) or 0
@@ -120,9 +145,45 @@ def list_users(session: Session, limit: int = 50) -> Sequence[User]:
     return session.scalars(select(User).order_by(User.id.desc()).limit(limit)).all()
 
 
+def find_users(
+    session: Session, search: str = "", *, role: str = "", page: int = 1, size: int = 50
+) -> tuple[Sequence[User], int]:
+    """One page of who registered, the newest first, whose name holds `search`; and how many there are in all."""
+    query = select(User).where(User.role == role) if role else select(User)
+    if key := unicodedata.normalize("NFKC", search).strip().casefold():
+        query = query.where(User.name_key.contains(key, autoescape=True))
+    total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    shown = query.order_by(User.id.desc()).limit(size).offset((max(1, page) - 1) * size)
+    return session.scalars(shown).all(), total
+
+
+def get_user(session: Session, user_id: int) -> User:
+    """The account of that number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound("There is no account with the number %(user_id)s.", user_id=user_id)
+    return user
+
+
 def has_admin(session: Session) -> bool:
     """Whether anyone can administer the site yet."""
     return session.scalar(select(User.id).where(User.role == "admin").limit(1)) is not None
+
+
+def check_may_ask(user: User) -> None:
+    """Whether this person may ask models anything.
+
+    Raises:
+        Refused: an administrator has taken that away; says why.
+    """
+    if user.banned_at is not None:
+        raise Refused(
+            "You may not ask models anything here any more. The reason given: %(reason)s", reason=user.ban_reason or "–"
+        )
 
 
 def open_session(session: Session, user: User, user_agent: str = "") -> str:

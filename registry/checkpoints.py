@@ -1,18 +1,26 @@
 """Verbs of checkpoints."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
-from registry import jobs
-from registry.errors import Conflict, NotFound, name_list
-from registry.models import Checkpoint, Evaluation, Run, Ticket
-from registry.models.base import READY, REJECTED, VERIFYING
+from registry import aliases, audit, db, jobs, remote, runs, store, webhooks
+from registry.errors import Conflict, Invalid, NotFound, name_list
+from registry.models import Checkpoint, CheckpointParent, Evaluation, Run, Ticket
+from registry.models.base import EXTERNAL, FINISHED, READY, REJECTED, RETIRED, SCORED, VERIFYING
+from registry.models.checkpoints import QUANTIZATION
 from registry.settings import get_settings
-from registry.store import Manifest
+from registry.store import MANIFEST, Manifest
+
+LABEL = re.compile(
+    r"(?P<run>[^@]+)@(?:(?P<step>\d{1,18})|(?P<alias>[a-z][a-z0-9._-]*?))"
+    r"(?:-(?P<kind>chat|avg\d{1,2}))?(?:-(?P<bits>\d{1,2})bit)?"
+)
 
 
 def register(
@@ -34,9 +42,15 @@ def register(
         Conflict: the step holds other files already, and they were not rejected.
     """
     known = _find(session, run, step, kind, precision)
-    if known is not None and known.state == REJECTED:
+    if known is not None and known.state == REJECTED and not _has_results(session, known):
         _forget(session, known)
         known = None
+    is_back = known is not None and known.state == RETIRED and known.digest == manifest.digest
+    if known is not None and (known.state in (EXTERNAL, REJECTED) or is_back):
+        # Its results came first, now the files do; or files that were deleted come back: the results stay with it.
+        _adopt(known, folder, manifest, num_parameters)
+        jobs.defer(session, jobs.VERIFY, known.id)
+        return known
     if known is not None:
         if known.digest != manifest.digest:
             raise Conflict(
@@ -53,6 +67,7 @@ def register(
         flops=manifest.facts.get("flops"),
         folder=folder,
         digest=manifest.digest,
+        weights_digest=manifest.weights_digest,
         manifest=manifest.as_json(),
         size_bytes=manifest.size_bytes,
         num_parameters=num_parameters,
@@ -60,6 +75,42 @@ def register(
     session.add(checkpoint)
     session.flush()  # the job carries the id
     jobs.defer(session, jobs.VERIFY, checkpoint.id)
+    return checkpoint
+
+
+def _has_results(session: Session, checkpoint: Checkpoint) -> bool:
+    query = select(Evaluation.id).where(Evaluation.checkpoint_id == checkpoint.id, Evaluation.status == FINISHED)
+    return session.scalar(query.limit(1)) is not None
+
+
+def _adopt(known: Checkpoint, folder: str, manifest: Manifest, num_parameters: int | None) -> None:
+    known.tokens_seen = manifest.facts.get("tokens_seen") or known.tokens_seen
+    known.flops, known.folder, known.digest = manifest.facts.get("flops"), folder, manifest.digest
+    known.weights_digest, known.manifest, known.size_bytes = (
+        manifest.weights_digest,
+        manifest.as_json(),
+        manifest.size_bytes,
+    )
+    known.num_parameters, known.state = num_parameters, VERIFYING
+
+
+def register_external(
+    session: Session,
+    run: Run,
+    *,
+    step: int,
+    tokens_seen: int | None = None,
+    kind: str = "pretrained",
+    precision: int = 16,
+) -> Checkpoint:
+    """A checkpoint that is known by its results alone; one that is registered already is given as it is."""
+    known = _find(session, run, step, kind, precision)
+    if known is not None:
+        return known
+    checkpoint = Checkpoint(run=run, step=step, kind=kind, precision=precision, tokens_seen=tokens_seen)
+    checkpoint.folder, checkpoint.digest, checkpoint.manifest, checkpoint.state = "", "", {}, EXTERNAL
+    session.add(checkpoint)
+    session.flush()  # evaluations carry the id
     return checkpoint
 
 
@@ -108,6 +159,27 @@ def get_checkpoint(
     return found
 
 
+def by_label(session: Session, label: str) -> Checkpoint:
+    """The checkpoint that calls itself so; of `run@step` alone the pretrained one where there are several.
+
+    In place of the step an alias of the run may stand: `run@stable`, `run@latest-4bit`.
+
+    Raises:
+        NotFound: it is no label, or there is no such run, step or alias.
+    """
+    match = LABEL.fullmatch(label)
+    if match is None:
+        raise NotFound("'%(name)s' names no checkpoint: write run@step.", name=label[:80])
+    run = runs.get_run(session, match["run"])
+    if match["alias"] is None:
+        return get_checkpoint(session, run, int(match["step"]), match["kind"], int(match["bits"] or 16))
+    named = aliases.resolve(session, run, match["alias"])
+    if match["kind"] is None and match["bits"] is None:
+        return named
+    bits = int(match["bits"] or named.precision)
+    return get_checkpoint(session, run, named.step, match["kind"] or named.kind, bits)
+
+
 def get_by_id(session: Session, checkpoint_id: int) -> Checkpoint:
     """The checkpoint of that id.
 
@@ -135,21 +207,44 @@ def list_checkpoints(
     return session.scalars(query.order_by(Checkpoint.run_id, Checkpoint.step, Checkpoint.kind, Checkpoint.id)).all()
 
 
+class Extent(NamedTuple):
+    """How far the checkpoints of a run reach, those that are ready and those known by imported results alone."""
+
+    num: int
+    num_ready: int
+    step: int
+    tokens_seen: int
+    newest: Checkpoint | None
+    """Of those that are ready, without averages."""
+
+
+def extent(session: Session, run: Run) -> Extent:
+    """Without loading them: a run may have thousands."""
+    is_ready = Checkpoint.state == READY
+    figures = (func.sum(case((is_ready, 1), else_=0)), func.max(Checkpoint.step), func.max(Checkpoint.tokens_seen))
+    query = select(func.count(), *figures).where(Checkpoint.run_id == run.id, Checkpoint.state.in_(SCORED))
+    num, num_ready, step, tokens = session.execute(query).one()
+    last = select(Checkpoint).where(Checkpoint.run_id == run.id, is_ready, ~Checkpoint.kind.startswith("avg"))
+    last = last.where(Checkpoint.origin != QUANTIZATION)
+    newest = session.scalar(last.order_by(Checkpoint.step.desc(), Checkpoint.id.desc()).limit(1)) if num_ready else None
+    return Extent(num, num_ready or 0, step or 0, tokens or 0, newest)
+
+
 def newest(session: Session, kind: str | None = None, limit: int = 1) -> Sequence[Checkpoint]:
-    """The ready checkpoints that arrived last."""
-    query = select(Checkpoint).where(Checkpoint.state == READY)
+    """The ready checkpoints that arrived last, without what was made of them by quantization."""
+    query = select(Checkpoint).where(Checkpoint.state == READY, Checkpoint.origin != QUANTIZATION)
     if kind is not None:
         query = query.where(Checkpoint.kind == kind)
     return session.scalars(query.order_by(Checkpoint.created_at.desc(), Checkpoint.id.desc()).limit(limit)).all()
 
 
 def previous(session: Session, checkpoint: Checkpoint) -> Checkpoint | None:
-    """The ready checkpoint just before this one in its run, of the same kind and precision."""
+    """The checkpoint just before this one in its run, of the same kind and precision; its files may be deleted."""
     query = select(Checkpoint).where(
         Checkpoint.run_id == checkpoint.run_id,
         Checkpoint.kind == checkpoint.kind,
         Checkpoint.precision == checkpoint.precision,
-        Checkpoint.state == READY,
+        Checkpoint.state.in_((READY, RETIRED)),
         Checkpoint.step < checkpoint.step,
     )
     return session.scalar(query.order_by(Checkpoint.step.desc()).limit(1))
@@ -171,10 +266,63 @@ def path(checkpoint: Checkpoint) -> Path:
     return get_settings().checkpoints_dir / checkpoint.folder
 
 
-def mark_ready(session: Session, checkpoint: Checkpoint, num_parameters: int) -> None:
+def ensure_local(folder: Path) -> Path:
+    """The folder of a checkpoint, fetched from the blob store where it is not on this disk; it may take minutes.
+
+    Opens a session of its own where it has to look, so call it outside of one. Without a store it is what it is.
+
+    Raises:
+        NotFound: it is neither here nor in a store.
+        NoRoom: the disk has no room for it.
+        Invalid: the store gives other bytes than were put there.
+        Away: the store does not answer.
+    """
+    if not remote.is_set() or _is_touched(folder):
+        return folder
+    with db.read_session() as session:
+        known = session.scalar(select(Checkpoint).where(Checkpoint.folder == _relative(folder)).limit(1))
+    if known is None:
+        raise NotFound("There is no checkpoint in the folder %(file)s.", file=folder.name)
+    store.ensure_local(folder, store.parse_manifest(known.manifest))
+    return folder
+
+
+def ensure_file(checkpoint: Checkpoint, name: str) -> Path:
+    """One file of a checkpoint, fetched from the blob store where it is not on this disk.
+
+    Raises:
+        NotFound: the checkpoint has no such file, or it is neither here nor in a store.
+        NoRoom: the disk has no room for it.
+        Invalid: the store gives other bytes than were put there.
+        Away: the store does not answer.
+    """
+    file, entry = path(checkpoint) / name, checkpoint.manifest.get("files", {}).get(name)
+    if entry is None:
+        raise NotFound("%(checkpoint)s has no file %(name)s.", checkpoint=checkpoint.label, name=name[:80])
+    return file if file.exists() or not remote.is_set() else remote.fetch(entry["sha256"], entry["size"])
+
+
+def _is_touched(folder: Path) -> bool:
+    """Whether it is here; who was used last leaves last, see `registry.cache`."""
+    try:
+        os.utime(folder / MANIFEST)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _relative(folder: Path) -> str:
+    return folder.absolute().relative_to(get_settings().checkpoints_dir.absolute()).as_posix()
+
+
+def mark_ready(session: Session, checkpoint: Checkpoint, num_parameters: int, tokenizer: str = "") -> None:
     """Everything may use it now; wakes the workers for the evaluations that waited for this."""
     checkpoint.state, checkpoint.reason, checkpoint.num_parameters = READY, "", num_parameters
+    checkpoint.tokenizer = tokenizer
     jobs.defer(session, jobs.WORK)
+    if webhooks.wants(session, webhooks.CHECKPOINT_READY):
+        about = webhooks.about_checkpoint(checkpoint)
+        webhooks.tell(session, webhooks.CHECKPOINT_READY, about, once=f"checkpoint:{checkpoint.id}")
 
 
 def mark_rejected(session: Session, checkpoint: Checkpoint, reason: str) -> None:
@@ -187,3 +335,84 @@ def mark_rejected(session: Session, checkpoint: Checkpoint, reason: str) -> None
         path(checkpoint).rename(get_settings().checkpoints_dir / aside)
         checkpoint.folder = aside
     checkpoint.state, checkpoint.reason = REJECTED, reason
+    audit.note(session, None, "reject", f"checkpoint:{checkpoint.id}", {"label": checkpoint.label, "reason": reason})
+
+
+def release(session: Session, checkpoint: Checkpoint, *, is_released: bool = True) -> None:
+    """Offer a checkpoint to the public, or no longer.
+
+    Raises:
+        Conflict: it is not ready.
+    """
+    if is_released and checkpoint.state != READY:
+        raise Conflict("%(checkpoint)s is not ready, so it cannot be released.", checkpoint=checkpoint.label)
+    checkpoint.is_released = is_released
+    forms = select(CheckpointParent.child_id).where(
+        CheckpointParent.parent_id == checkpoint.id, CheckpointParent.role == QUANTIZATION
+    )
+    for form in session.scalars(select(Checkpoint).where(Checkpoint.id.in_(forms))):
+        form.is_released = is_released
+
+
+def add_parents(session: Session, child: Checkpoint, parents: Iterable[Checkpoint], role: str) -> None:
+    """Note what a checkpoint was made from, and how: `quantization`, `average` or `fine-tune`."""
+    known = set(session.scalars(select(CheckpointParent.parent_id).where(CheckpointParent.child_id == child.id)))
+    for parent in parents:
+        if parent.id not in known:
+            session.add(CheckpointParent(child_id=child.id, parent_id=parent.id, role=role))
+
+
+def check_files(checkpoint: Checkpoint) -> None:
+    """Whether its files were deleted.
+
+    Raises:
+        NotFound: they were; the checkpoint is known by its results.
+    """
+    if checkpoint.state == RETIRED:
+        raise NotFound(
+            "The files of %(checkpoint)s were deleted. Its scores stay; choose another checkpoint.",
+            checkpoint=checkpoint.label,
+        )
+
+
+def check_usable(checkpoint: Checkpoint) -> None:
+    """Whether an engine can be asked with it.
+
+    Raises:
+        Conflict: it is not ready.
+    """
+    if checkpoint.state == RETIRED:
+        raise Conflict(
+            "The files of %(checkpoint)s were deleted, so it can no longer answer. Choose another checkpoint.",
+            checkpoint=checkpoint.label,
+        )
+    if checkpoint.state != READY:
+        raise Conflict(
+            "%(checkpoint)s is %(state)s and cannot answer. Choose another checkpoint.",
+            checkpoint=checkpoint.label,
+            state=checkpoint.state,
+        )
+
+
+def check_tokenizer(session: Session, checkpoint: Checkpoint) -> None:
+    """Whether a checkpoint reads text as the others of its run do.
+
+    Raises:
+        Invalid: its tokenizer is another one than that of the first checkpoint of its run and kind.
+    """
+    query = select(Checkpoint).where(
+        Checkpoint.run_id == checkpoint.run_id,
+        Checkpoint.kind == checkpoint.kind,
+        Checkpoint.state == READY,
+        Checkpoint.tokenizer != "",
+    )
+    first = session.scalars(query.order_by(Checkpoint.id).limit(1)).first()
+    if first is not None and checkpoint.tokenizer and first.tokenizer != checkpoint.tokenizer:
+        raise Invalid(
+            "The tokenizer of %(checkpoint)s (%(own)s) is not the one of %(first)s (%(other)s): scores of one run "
+            "must come from one tokenizer. Push this checkpoint into a run of its own.",
+            checkpoint=checkpoint.label,
+            own=checkpoint.tokenizer,
+            first=first.label,
+            other=first.tokenizer,
+        )

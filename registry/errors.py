@@ -30,6 +30,10 @@ class Refused(RegistryError):
     """The input is fine but this person may not do this, or not now."""
 
 
+class NoRoom(RegistryError):
+    """The input is fine but there is no room to keep it: a quota is used up, or the disk is full."""
+
+
 def name_list(names: list[str], limit: int = 12) -> str:
     """The names that exist, for the end of a NotFound message; the same in every language."""
     if not names:

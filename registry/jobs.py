@@ -19,7 +19,15 @@ WORK = "worker.work"
 """Take tickets from the line until none can be claimed; no argument."""
 SWEEP = "worker.sweep"
 """Take back expired leases and wake workers for what was forgotten."""
-QUEUES = {VERIFY: "cpu", SWEEP: "cpu", WORK: "gpu"}
+COMPARE = "worker.compare"
+"""Compare a finished evaluation with the checkpoint before it, and the next one with it; argument: evaluation id."""
+RUN = "worker.run"
+"""Do a long job that people watch; argument: job id."""
+DELIVER = "worker.deliver"
+"""Send what waits for a webhook; argument: webhook id."""
+ADMIT = "worker.admit"
+"""Register the checkpoint of a pushed commit that has waited for its step; argument: commit id."""
+QUEUES = {ADMIT: "cpu", DELIVER: "cpu", VERIFY: "cpu", SWEEP: "cpu", COMPARE: "cpu", RUN: "cpu", WORK: "gpu"}
 
 log = structlog.get_logger(__name__)
 _apps: dict[str, Celery] = {}

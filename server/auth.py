@@ -5,7 +5,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
 
-from registry import accounts, db
+from registry import accounts, db, uploads
 from registry.models import LoginSession, User
 from registry.models.base import utcnow
 from registry.settings import get_settings
@@ -76,10 +76,22 @@ def require_admin(login: Annotated[LoginSession, Depends(require_login)]) -> Use
     return login.user
 
 
+def require_uploader(login: Annotated[LoginSession, Depends(require_login)]) -> User:
+    """Somebody who may bring checkpoints in.
+
+    Raises:
+        HTTPException: 403 for anybody else who is logged in.
+    """
+    if not uploads.may_upload(login.user):
+        raise HTTPException(403, gettext("Only administrators and publishers may upload checkpoints."))
+    return login.user
+
+
 Viewer = Annotated[User | None, Depends(current_user)]
 Member = Annotated[User, Depends(require_user)]
 Login = Annotated[LoginSession, Depends(require_login)]
 Admin = Annotated[User, Depends(require_admin)]
+Uploader = Annotated[User, Depends(require_uploader)]
 
 
 def _page_of(request: Request) -> str:

@@ -1,19 +1,33 @@
 """What pages say about a run: its age, how far it is, and its curves by ability."""
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from registry import checkpoints, evaluations, runs
-from registry.models import Checkpoint, Run
-from registry.models.base import FINISHED, QUEUED, READY, REJECTED, RETIRED, RUNNING, VERIFYING, utcnow
-from server.charts import ABILITIES, Chart, growth_chart
+from registry import aliases, checkpoints, evaluations, runs
+from registry.curves import Series
+from registry.models import Checkpoint, Evaluation, Run, Task
+from registry.models.base import (
+    EXTERNAL,
+    FAILED,
+    FINISHED,
+    QUEUED,
+    READY,
+    REJECTED,
+    RETIRED,
+    RUNNING,
+    VERIFYING,
+    utcnow,
+)
+from server import protocols
+from server.charts import Chart
+from server.curves import Failure, Notes, growth_chart
 
 SILENT_AFTER = dt.timedelta(minutes=3)
-ALL_STATES = (VERIFYING, READY, REJECTED, RETIRED)
+ALL_STATES = (VERIFYING, READY, EXTERNAL, REJECTED, RETIRED)
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,8 @@ class Age:
     """Of its planned steps, 0 to 1."""
     is_live: bool
     """Training, and heard from lately."""
+    num_checkpoints: int
+    """Those that are ready, and those known by imported results alone."""
     num_ready: int
     newest: Checkpoint | None
     num_open: int
@@ -47,62 +63,101 @@ class CheckpointRow:
     href: str
     done: int
     planned: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """The curves of one ability."""
-
-    ability: str
-    charts: Sequence[Chart]
+    names: Sequence[str] = ()
+    """Aliases that point at it."""
 
 
 def checkpoint_href(checkpoint: Checkpoint) -> str:
     """Address of a checkpoint's page."""
+    return step_href(checkpoint, checkpoint.step)
+
+
+def step_href(like: Checkpoint, step: int) -> str:
+    """Address of the page of another step of the same run, kind and precision."""
     extra = [
-        *(["kind=chat"] if checkpoint.kind == "chat" else []),
-        *([f"precision={checkpoint.precision}"] if checkpoint.precision != 16 else []),
+        *([f"kind={like.kind}"] if like.kind != "pretrained" else []),
+        *([f"precision={like.precision}"] if like.precision != 16 else []),
     ]
-    return f"/runs/{checkpoint.run.name}/checkpoints/{checkpoint.step}" + (f"?{'&'.join(extra)}" if extra else "")
+    return f"/runs/{like.run.name}/checkpoints/{step}" + (f"?{'&'.join(extra)}" if extra else "")
 
 
 def checkpoint_rows(session: Session, run: Run) -> list[CheckpointRow]:
     """Every checkpoint of a run, the newest first, in whatever state."""
     counts = evaluations.progress(session, run)
+    names = aliases.by_checkpoint(session, run)
     found = checkpoints.list_checkpoints(session, run, ALL_STATES)
-    return [_row(checkpoint, counts.get(checkpoint.id, {})) for checkpoint in reversed(found)]
+    return [_row(one, counts.get(one.id, {}), names.get(one.id, ())) for one in reversed(found)]
 
 
-def _row(checkpoint: Checkpoint, counts: Mapping[str, int]) -> CheckpointRow:
-    return CheckpointRow(checkpoint, checkpoint_href(checkpoint), counts.get(FINISHED, 0), sum(counts.values()))
+def _row(checkpoint: Checkpoint, counts: Mapping[str, int], names: Sequence[str]) -> CheckpointRow:
+    href = checkpoint_href(checkpoint)
+    return CheckpointRow(checkpoint, href, counts.get(FINISHED, 0), sum(counts.values()), names)
 
 
 def age_of(session: Session, run: Run) -> Age:
     """How far a run has come."""
-    ready = checkpoints.list_checkpoints(session, run, (READY,))
-    totals: Counter[str] = Counter()
-    for counts in evaluations.progress(session, run).values():
-        totals.update(counts)
+    known = checkpoints.extent(session, run)
+    totals = evaluations.totals(session, run)
     last = runs.last_step(session, run)
-    step = max([last.step if last else 0, *(c.step for c in ready)])
-    tokens = max([last.tokens_seen if last else 0, *(c.tokens_seen or 0 for c in ready)])
+    step = max(last.step if last else 0, known.step)
     return Age(
         run=run,
         step=step,
-        tokens_seen=tokens,
+        tokens_seen=max(last.tokens_seen if last else 0, known.tokens_seen),
         share=min(1.0, step / run.max_steps) if run.max_steps else None,
         is_live=run.kind == "training" and run.status == RUNNING and utcnow() - run.heartbeat_at < SILENT_AFTER,
-        num_ready=len(ready),
-        newest=max(ready, key=lambda c: (c.step, c.id), default=None),
-        num_open=totals[QUEUED] + totals[RUNNING],
-        num_done=totals[FINISHED],
+        num_checkpoints=known.num,
+        num_ready=known.num_ready,
+        newest=known.newest,
+        num_open=totals.get(QUEUED, 0) + totals.get(RUNNING, 0),
+        num_done=totals.get(FINISHED, 0),
     )
 
 
-def growth_groups(session: Session, run: Run, x: str) -> list[Group]:
-    """The headline curves of a run, by ability, in the order of the suites."""
-    by_ability: dict[str, list[Chart]] = {}
-    for series in evaluations.run_series(session, run, x):
-        by_ability.setdefault(series.task.ability, []).append(growth_chart(series))
-    order = {ability: place for place, ability in enumerate(ABILITIES)}
-    return [Group(a, by_ability[a]) for a in sorted(by_ability, key=lambda a: order.get(a, len(order)))]
+def growth_charts(session: Session, run: Run, found: Sequence[Series]) -> list[Chart]:
+    """Growth curves with what stands beside their points; the number of queries does not grow with them."""
+    notes = Notes(
+        protocols=protocols.of_series(session, found),
+        failures=_failures(session, run, found),
+        warned=_warned(session, run),
+    )
+    return [growth_chart(series, notes) for series in found]
+
+
+def _warned(session: Session, run: Run) -> set[int]:
+    rows = session.execute(select(Checkpoint.id, Checkpoint.warnings).where(Checkpoint.run_id == run.id))
+    return {checkpoint_id for checkpoint_id, warnings in rows if warnings}
+
+
+def _failures(session: Session, run: Run, found: Sequence[Series]) -> dict[str, list[Failure]]:
+    """Evaluations that failed at checkpoints without a score, by task; the x-axis is that of the curves."""
+    scored = {(series.task.name, point.step) for series in found for point in series.points}
+    x = found[0].x if found else "step"
+    failures: dict[str, dict[int, Failure]] = {}
+    query = (
+        select(Task.name, Evaluation.id, Evaluation.error, Checkpoint)
+        .join(Evaluation, Evaluation.task_id == Task.id)
+        .join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+        .where(
+            Checkpoint.run_id == run.id,
+            Checkpoint.kind == "pretrained",
+            Checkpoint.precision == 16,
+            Checkpoint.state == READY,
+            Evaluation.status == FAILED,
+        )
+        .order_by(Evaluation.id)
+    )
+    for name, evaluation_id, error, checkpoint in session.execute(query):
+        at = _place(run, checkpoint, x)
+        if at is not None and (name, checkpoint.step) not in scored:
+            failures.setdefault(name, {})[checkpoint.step] = Failure(at, checkpoint.step, evaluation_id, error)
+    return {name: list(by_step.values()) for name, by_step in failures.items()}
+
+
+def _place(run: Run, checkpoint: Checkpoint, x: str) -> float | None:
+    return {
+        "tokens": checkpoint.tokens_seen,
+        "step": checkpoint.step,
+        "flops": checkpoint.flops,
+        "time": (checkpoint.created_at - run.created_at).total_seconds(),
+    }[x]

@@ -8,7 +8,7 @@ by `server.middleware`, and read by every call of `_()` below it. After adding s
 
 The .po file is read when the server starts; nothing has to be compiled. `update` is, in Babel's own commands::
 
-    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 -k NotFound -k Conflict -k Invalid -k Refused \
+    pybabel extract -F babel.cfg -k _ -k N_ -k ngettext:1,2 -k NotFound -k Conflict -k Invalid -k Refused … \
         --no-location --sort-output -o messages.pot server templates registry
     pybabel update -i messages.pot -d server/locale --no-fuzzy-matching --ignore-obsolete
 """
@@ -17,6 +17,8 @@ import gettext as gnu_gettext
 import io
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +32,9 @@ from registry.errors import RegistryError
 
 LANGUAGES = ("en", "zh")
 LOCALE_DIR = Path(__file__).parent / "locale"
-KEYWORDS = ("_", "N_", "ngettext:1,2", "NotFound", "Conflict", "Invalid", "Refused")
-"""What marks a string: the last four are the errors of `registry`, whose first argument is a sentence."""
+ERRORS = ("NotFound", "Conflict", "Invalid", "Refused", "NoRoom", "Away", "EntryMissing", "Stale")
+KEYWORDS = ("_", "N_", "ngettext:1,2", *ERRORS)
+"""What marks a string; the first argument of `registry`'s errors is a sentence."""
 FOLDERS = ("server", "templates", "registry")
 CATALOGUE = LOCALE_DIR / "zh" / "LC_MESSAGES" / "messages.po"
 ROOT = Path(__file__).parent.parent
@@ -52,6 +55,16 @@ _language: ContextVar[str] = ContextVar("language", default="en")
 def use(language: str) -> None:
     """Set the language for the rest of this request."""
     _language.set(language if language in LANGUAGES else "en")
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Use a language for the lines below `with`, whatever the visitor's is."""
+    token = _language.set(language if language in LANGUAGES else "en")
+    try:
+        yield
+    finally:
+        _language.reset(token)
 
 
 def current() -> str:

@@ -20,6 +20,9 @@ from server.i18n import gettext
 AWAY_SECONDS = 10.0
 """After a failure the broker is left alone for this long, so that no page waits for its time-out twice."""
 
+ADDRESS_SHARE = 5
+"""So many times a person's limit may come from one address: many people can share one."""
+
 Question = Callable[[FixedWindowRateLimiter], bool]
 
 log = structlog.get_logger(__name__)
@@ -29,8 +32,8 @@ _memory = MemoryStorage()
 class TooMany(HTTPException):
     """A limit was reached; says how long to wait. Shown as a 429 page where a route does not show it itself."""
 
-    def __init__(self, retry_seconds: int) -> None:
-        self.retry_seconds = retry_seconds
+    def __init__(self, retry_seconds: int, *, is_of_address: bool = False) -> None:
+        self.retry_seconds, self.is_of_address = retry_seconds, is_of_address
         detail = gettext("That was too often. Wait %(seconds)s seconds and try again.", seconds=retry_seconds)
         super().__init__(429, detail, headers={"Retry-After": str(retry_seconds)})
 
@@ -66,6 +69,24 @@ def hit(scope: str, limit: str, who: str) -> None:
     item, key = parse(limit), _key(scope, who)
     if not _ask(lambda limiter: limiter.hit(item, *key)):
         raise TooMany(_wait(item, key))
+
+
+def hit_address(scope: str, limit: str, address: str) -> None:
+    """Count one more from an address; `limit` is a person's.
+
+    Raises:
+        TooMany: the people there have done too much together.
+    """
+    try:
+        hit(f"{scope}-address", of_address(limit), address)
+    except TooMany as error:
+        raise TooMany(error.retry_seconds, is_of_address=True) from None
+
+
+def of_address(limit: str) -> str:
+    """What may come from one address, where a person may do this much."""
+    amount, _, period = limit.partition("/")
+    return f"{int(amount) * ADDRESS_SHARE}/{period}"
 
 
 def check(scope: str, limit: str, who: str) -> None:

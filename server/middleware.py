@@ -1,11 +1,14 @@
 """What happens around every request: language, security headers, counting. Plain ASGI, no buffering of streams."""
 
 import time
+from http import HTTPStatus
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry import limits
 from server import i18n, meters
 
 POLICY = "; ".join(
@@ -29,6 +32,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+FRAMED = "/embed/"
+"""Pages that other sites may show in a frame; they hold one chart, no form and nobody's name, as errors may."""
 
 
 class Language:
@@ -62,13 +67,30 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["path"].startswith(FRAMED) and message["status"] == HTTPStatus.OK:
+                    headers["Content-Security-Policy"] = POLICY.replace("frame-ancestors 'none'", "frame-ancestors *")
+                    del headers["X-Frame-Options"]
                 headers.setdefault("Cache-Control", "no-store" if "set-cookie" in headers else "no-cache")
-                if not scope["path"].startswith("/static/"):
+                # What never changes is the same for everybody; caches between need not tell people apart.
+                if not scope["path"].startswith("/static/") and "immutable" not in headers["Cache-Control"]:
                     headers.add_vary_header("Cookie")
                     headers.add_vary_header("Accept-Language")
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+class Limits:
+    """Has the limits that an administrator changed hold in this process, seconds after they were."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Look at most every few seconds, then go on."""
+        if scope["type"] == "http" and limits.is_stale() and not scope["path"].startswith("/static/"):
+            await run_in_threadpool(limits.refresh)
+        await self.app(scope, receive, send)
 
 
 class Metering:

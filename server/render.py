@@ -6,13 +6,14 @@ A page's context is a frozen dataclass whose fields are the names the template u
 import datetime as dt
 import hashlib
 import html as html_entities
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nh3
+import orjson
 from babel.dates import format_datetime, format_timedelta
 from babel.numbers import format_compact_decimal
 from fastapi import Request
@@ -21,9 +22,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from registry import averages
 from registry.models.base import utcnow
 from registry.settings import get_settings
-from server import i18n, pulse
+from server import answers, i18n, plain, pulse
 from server.i18n import N_, gettext, lookup, ngettext
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +36,7 @@ TOKENS_PER_READING_YEAR = 300 * 60 * 24 * 365  # reading day and night at about 
 
 LABELS = {
     "queued": N_("queued"),
+    "receiving": N_("receiving"),
     "running": N_("running"),
     "finished": N_("finished"),
     "failed": N_("failed"),
@@ -42,6 +45,7 @@ LABELS = {
     "ready": N_("ready"),
     "rejected": N_("rejected"),
     "retired": N_("retired"),
+    "external": N_("results only"),
     "pretrained": N_("pretrained"),
     "chat": N_("chat model"),
     "training": N_("training"),
@@ -55,15 +59,126 @@ LABELS = {
     "maths": N_("Maths"),
     "reasoning": N_("Reasoning"),
     "knowledge": N_("Knowledge"),
+    "starter": N_("Starter"),
+    "imported": N_("Imported"),
     "tokens": N_("tokens"),
     "step": N_("steps"),
     "flops": N_("compute"),
     "time": N_("time"),
-    "gain": N_("better"),
-    "loss": N_("worse"),
+    "gain": N_("gain"),
+    "loss": N_("loss"),
+    "losses": N_("Losses"),
     "within noise": N_("within noise"),
+    "waiting": N_("waiting"),
+    "accepted": N_("accepted"),
+    "declined": N_("declined"),
+    "withdrawn": N_("withdrawn"),
+    "community": N_("Visitors' prompts"),
+    "harmful": N_("harmful"),
+    "hateful": N_("hateful"),
+    "sexual": N_("sexual"),
+    "personal data": N_("personal data"),
+    "wrong": N_("wrong"),
+    "other": N_("something else"),
+    "in": N_("in questions"),
+    "out": N_("in answers"),
+    "both": N_("everywhere"),
+    "ban": N_("Person banned"),
+    "unban": N_("Ban lifted"),
+    "block_pattern": N_("Pattern blocked"),
+    "unblock_pattern": N_("Pattern removed"),
+    "report_made": N_("Answer reported"),
+    "report_upheld": N_("Report upheld"),
+    "report_dismissed": N_("Report dismissed"),
+    "answer_withheld": N_("Answer removed"),
+    "answer_cut": N_("Answer cut off"),
+    "prompt_refused": N_("Question refused"),
+    "account_deleted": N_("Account deleted"),
+    "mirror_added": N_("Mirror offered"),
+    "mirror_removed": N_("Mirror removed"),
+    "vote_cleared": N_("Odd vote counted"),
+    "vote_confirmed": N_("Odd vote left out"),
+    "fast": N_("sooner than the answers could be read"),
+    "identical": N_("both answers were the same"),
+    "repeated": N_("the same question about the same two again"),
+    "one-sided": N_("always the same side"),
+    "longer": N_("always the longer answer"),
+    "burst": N_("many votes from one address at once"),
+    "left": N_("the left one"),
+    "right": N_("the right one"),
+    "push": N_("pushed"),
+    "hub": N_("Hub protocol"),
+    "import-hub": N_("hub import"),
+    "quantization": N_("quantization"),
+    "average": N_("average"),
+    "quantize": N_("Quantization"),
+    "retention": N_("Clearing up by rule"),
+    "unpack": N_("Taking in an upload"),
+    "arena": N_("arena"),
+    "probe": N_("film strips"),
+    "evaluation": N_("panel evaluation"),
+    "milestone": N_("milestone evaluation"),
+    "idle": N_("visitors' prompts"),
+    "asked": N_("by hand only"),
+    "member": N_("member"),
+    "publisher": N_("publisher"),
+    "admin": N_("administrator"),
+    "role_changed": N_("Role changed"),
+    "post_written": N_("Post written"),
+    "post_edited": N_("Post edited"),
+    "post_deleted": N_("Post taken down"),
+    "incident_resolved": N_("Incident resolved"),
+    "incident_opened": N_("Incident opened again"),
+    "limit_changed": N_("Limit changed"),
+    "limit_reset": N_("Limit set back"),
+    "task_rescheduled": N_("Task rescheduled"),
+    "task_retired": N_("Task retired"),
+    "task_restored": N_("Task brought back"),
+    "checkpoint_released": N_("Checkpoint released"),
+    "checkpoint_unreleased": N_("Checkpoint released no longer"),
+    "checkpoint_verified_again": N_("Checkpoint verified again"),
+    "checkpoint_deleted": N_("Rejected checkpoint deleted"),
+    "evaluations_requeued": N_("Evaluations run again"),
+    "evaluations_cancelled": N_("Evaluations cancelled"),
+    "job_cancelled": N_("Job cancelled"),
+    "job_retried": N_("Job tried again"),
+    "webhook_made": N_("Webhook added"),
+    "webhook_changed": N_("Webhook changed"),
+    "webhook_secret": N_("Webhook's secret renewed"),
+    "webhook_paused": N_("Webhook paused"),
+    "webhook_resumed": N_("Webhook resumed"),
+    "webhook_resent": N_("Delivery sent again"),
+    "webhook_deleted": N_("Webhook deleted"),
+    "checkpoint.ready": N_("A new checkpoint is ready"),
+    "suite.finished": N_("A suite is finished"),
+    "verdict.loss": N_("A checkpoint has lost ground, significantly"),
+    "job.failed": N_("A job or an evaluation failed"),
+    "ping": N_("Test"),
+    "tie": N_("tie"),
+    "bad": N_("both bad"),
+    "consumer": N_("consumer cards"),
+    "data centre": N_("data centre cards"),
+    "computer": N_("main memory"),
 }
 """Words of the registry's vocabulary, as the visitor reads them."""
+
+
+ACTIONS = {
+    "release": N_("Release"),
+    "unrelease": N_("Release no longer"),
+    "verify": N_("Verify again"),
+    "requeue": N_("Run failed and cancelled evaluations again"),
+    "cancel": N_("Cancel open evaluations"),
+    "delete": N_("Delete rejected ones"),
+}
+"""What can be done to checkpoints by hand; see `registry.inventory`."""
+HOOK_FORMATS = {
+    "json": N_("JSON, signed"),
+    "slack": N_("Slack"),
+    "feishu": N_("Feishu"),
+    "wecom": N_("WeCom"),
+}
+SCHEDULES = {"panel": N_("for every checkpoint"), "milestone": N_("for milestones"), "asked": N_("when asked by hand")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +202,30 @@ def add_provider(provider: Provider) -> None:
 
 def label(word: str) -> str:
     """A word of the registry's vocabulary in the visitor's language."""
-    return gettext(LABELS[word]) if word in LABELS else word
+    if word in LABELS:
+        return gettext(LABELS[word])
+    mean = averages.KIND.fullmatch(word)
+    return gettext("mean of the last %(num)s", num=mean[1]) if mean else word
+
+
+def hook_format(word: str) -> str:
+    """What a webhook's messages are written for."""
+    return gettext(HOOK_FORMATS[word])
+
+
+def schedule(word: str) -> str:
+    """When a task is run, as an administrator chooses it."""
+    return gettext(SCHEDULES[word])
+
+
+def action(word: str) -> str:
+    """What an administrator may do, as a button says it."""
+    return gettext(ACTIONS[word])
+
+
+def with_labels(words: Sequence[Any]) -> list[tuple[Any, str]]:
+    """Words of the vocabulary with their labels, for a choice."""
+    return [(word, label(word) if isinstance(word, str) else str(word)) for word in words]
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -165,6 +303,11 @@ def markdown(text: str) -> Markup:
     return Markup(nh3.clean(_markdown().render(text), link_rel="nofollow noopener noreferrer"))
 
 
+def script_json(content: Any) -> Markup:
+    """JSON for a script element, NaN as null; `<` is escaped, so that no text can end the element."""
+    return Markup(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode().replace("<", "\\u003c"))
+
+
 def excerpt(text: str, length: int = 150) -> str:
     """The beginning of a Markdown text in plain words."""
     plain = " ".join(nh3.clean(_markdown().render(text), tags=set()).split())
@@ -197,8 +340,29 @@ def environment() -> Environment:
         extensions=["jinja2.ext.i18n"],
     )
     made.install_gettext_callables(lookup, ngettext, newstyle=True)  # type: ignore[attr-defined]
-    for name in (ago, compact, date, day, duration, excerpt, label, markdown, number, reading, size):
+    for name in (
+        action,
+        hook_format,
+        schedule,
+        ago,
+        compact,
+        date,
+        day,
+        duration,
+        excerpt,
+        label,
+        markdown,
+        number,
+        reading,
+        size,
+    ):
         made.filters[name.__name__] = name
+    made.filters |= {
+        "answer": answers.answer,
+        "visible": plain.visible,
+        "with_labels": with_labels,
+        "one_line": plain.one_line,
+    }
     made.globals["static_url"] = static_url
     return made
 
@@ -227,6 +391,7 @@ def common(request: Request) -> dict[str, Any]:
         "lang": i18n.current(),
         "theme": request.cookies.get("theme") if request.cookies.get("theme") in ("light", "dark") else "",
         "banners": banners(),
+        "incidents": (),
         "viewer": None,
         "csrf_token": "",
     }

@@ -1,4 +1,4 @@
-"""Server-sent events over a Redis stream: the board that pages watch, and chat turns.
+"""Server-sent events over a Redis stream: the board that pages watch.
 
 Each event carries the stream's own id, so a browser that reconnects sends it back as
 Last-Event-ID and misses nothing. A comment goes out when nothing happened for a while, which keeps
@@ -6,64 +6,66 @@ proxies from closing the line and shows us visitors who left. Every response end
 `MAX_SECONDS`; the browser reconnects by itself.
 """
 
-import json
+import asyncio
 import time
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator
 
-import redis.exceptions
 import structlog
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 
-from registry import events
-from server import meters
+from server import hub, meters
 
 MAX_SECONDS = 600.0
 RETRY_MS = 3_000
+SLOW_SECONDS = 30.0
+"""Who has not made room for the next event by then is let go."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 log = structlog.get_logger(__name__)
 
 
-def encode(event: events.Event) -> str:
-    """One event in the wire format."""
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
+class Stream(StreamingResponse):
+    """A response that gives up on a browser that no longer reads."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send every part, each within `SLOW_SECONDS`."""
+
+        loop = asyncio.get_running_loop()
+        try:
+            # One limit that is set again and again: a new one for each part costs as much as sending it.
+            async with asyncio.timeout(None) as limit:
+
+                async def send_in_time(message: Message) -> None:
+                    limit.reschedule(loop.time() + SLOW_SECONDS)
+                    await send(message)
+                    limit.reschedule(None)
+
+                await super().stream_response(send_in_time)
+        except TimeoutError:
+            log.info("A browser that no longer read its events was let go.")
 
 
-def respond(
-    request: Request, key: str, *, name: str, start: str = "$", last_kinds: Container[str] = ()
-) -> StreamingResponse:
-    """Stream what is appended to `key`.
+def respond(request: Request, key: str, *, name: str, start: str = "$") -> StreamingResponse:
+    """Stream what is appended to `key`, to all who ask from one reader.
 
     Args:
         request: gives Last-Event-ID, from which a reconnecting browser goes on.
-        key: the Redis stream, for example `events.turn_key(turn_id)`.
+        key: the Redis stream, for example `events.BOARD_KEY`.
         name: what /metrics calls this kind of stream.
-        start: "0" replays the stream from its beginning, "$" begins with the next event.
-        last_kinds: kinds after which the response ends, for example `("done",)`.
+        start: "0" replays what is kept of the stream, "$" begins with the next event.
     """
     last_id = request.headers.get("last-event-id") or start
-    body = _events(request, key, name=name, last_id=last_id, last_kinds=last_kinds)
-    return StreamingResponse(body, media_type="text/event-stream", headers=HEADERS)
+    return Stream(_events(key, name, last_id), media_type="text/event-stream", headers=HEADERS)
 
 
-async def _events(
-    request: Request, key: str, *, name: str, last_id: str, last_kinds: Container[str]
-) -> AsyncIterator[str]:
+async def _events(key: str, name: str, last_id: str) -> AsyncIterator[bytes]:
+    # A visitor who leaves is seen by the response, which then cancels this.
     ends_at = time.monotonic() + MAX_SECONDS
-    connection = events.async_client()
-    gauge = meters.OPEN_STREAMS.labels(name)
-    gauge.inc()
-    try:
-        yield f"retry: {RETRY_MS}\n\n"
-        async for event in events.follow(connection, key, last_id):
-            yield ": nothing new\n\n" if event is None else encode(event)
-            finished = event is not None and event.kind in last_kinds
-            if finished or time.monotonic() > ends_at or await request.is_disconnected():
+    with meters.OPEN_STREAMS.labels(name).track_inprogress(), hub.watching(key) as found:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        async for part in found.watch(last_id):
+            yield part
+            if time.monotonic() > ends_at:
                 return
-    except redis.exceptions.RedisError as error:
-        # The response just ends: the browser comes back after RETRY_MS, and finds the rows meanwhile.
-        log.warning("An event stream ended because the broker is away.", stream=key, error=str(error))
-    finally:
-        gauge.dec()
-        await connection.aclose()

@@ -6,10 +6,7 @@ refused before the first byte of a file is kept. Nothing here loads weights: wha
 """
 
 import shutil
-import stat
-import time
 import uuid
-import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,47 +17,28 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from registry import store
+from registry import unpack
 from registry.errors import Invalid
 from registry.settings import get_settings
 from server.i18n import gettext
 
 CHUNK_BYTES = 2**20
 MAX_FIELDS, MAX_FIELD_BYTES = 20, 10_000
-MAX_FILES = 500
 DRAIN_BYTES = 256 * 2**20
 """A refused upload is read on so far: a browser that is cut off while it sends never shows the answer."""
-MAX_RATIO = 100
-"""Weights hardly compress; above this, and above `RATIO_FROM_BYTES`, an archive is a bomb."""
-RATIO_FROM_BYTES = 64 * 2**20
-STALE_SECONDS = 86_400
-IGNORED_NAMES = (".DS_Store", ".gitattributes", ".gitignore", "Thumbs.db")
-"""What file managers and git leave in folders: neither kept nor a reason to refuse."""
 
 Fields = Mapping[str, str]
 
 
-class TooLarge(Invalid):
-    """More bytes than the site accepts."""
-
-
 @asynccontextmanager
 async def incoming() -> AsyncIterator[Path]:
-    """A folder for one upload, gone afterwards whatever happened; what a crash left behind goes too."""
-    parent = get_settings().uploads_dir
-    folder = parent / uuid.uuid4().hex
+    """A folder for one upload, gone afterwards whatever happened; what a crash leaves, the worker's sweep finds."""
+    folder = get_settings().uploads_dir / uuid.uuid4().hex
     await run_in_threadpool(folder.mkdir, parents=True)
     try:
-        await run_in_threadpool(_drop_stale, parent)
         yield folder
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _drop_stale(parent: Path) -> None:
-    for folder in parent.iterdir():
-        if folder.is_dir() and folder.stat().st_mtime < time.time() - STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def receive(request: Request, folder: Path, check: Callable[[Fields], None]) -> Fields:
@@ -112,15 +90,10 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 def _check_size(request: Request, folder: Path) -> None:
     length = request.headers.get("content-length", "")
-    size, limit = int(length) if length.isdigit() else 0, get_settings().max_upload_bytes
-    if size > limit:
-        raise _too_large(limit)
+    size = int(length) if length.isdigit() else 0
+    unpack.check_size(size)
     if 2 * size > shutil.disk_usage(folder).free:  # an archive and what is in it
-        raise TooLarge(gettext("The disk of this site has no room for it."))
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(gettext("The upload is too large: at most %(limit)s bytes are accepted.", limit=f"{limit:,}"))
+        raise unpack.TooLarge(gettext("The disk of this site has no room for it."))
 
 
 def _broken_off() -> Invalid:
@@ -141,7 +114,7 @@ class Receiver:
         self._folder = folder
         self._check = check
         self._fields: dict[str, str] = {}
-        self._names: set[str] = set()
+        self._names: list[str] = []
         self._written = 0
         self._limit = get_settings().max_upload_bytes
         self._checked = False
@@ -205,7 +178,7 @@ class Receiver:
             self._field = options.get(b"name", b"").decode("utf-8", "replace")
             return
         name = options[b"filename"].decode("utf-8", "replace")
-        if not name or is_ignored(name):  # an input without a chosen file comes with an empty name
+        if not name or unpack.is_ignored(name):  # an input without a chosen file comes with an empty name
             return
         if not self._checked:
             self._check(self._fields)
@@ -213,14 +186,12 @@ class Receiver:
         self._file = self._open(name)
 
     def _open(self, name: str) -> IO[bytes]:
-        if not name.lower().endswith(".zip"):
-            store.check_file_name(name)
-        if name in self._names:
-            raise Invalid(gettext("The file '%(name)s' came twice.", name=name))
-        self._names.add(name)
-        _check_count(len(self._names))
+        self._names.append(name)
+        unpack.check_names([one for one in self._names if not unpack.is_zip(one)])
+        if len(self._names) > 1 and any(unpack.is_zip(one) for one in self._names):
+            raise Invalid("Send either one zip or the files themselves, not both.")
         # A zip's own name never becomes a path.
-        path = self._folder / "files" / ("upload.zip" if name.lower().endswith(".zip") else name)
+        path = self._folder / "files" / ("upload.zip" if unpack.is_zip(name) else name)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return path.open("xb")
@@ -231,12 +202,12 @@ class Receiver:
         if self._file is not None:
             self._written += end - start
             if self._written > self._limit:
-                raise _too_large(self._limit)
+                raise unpack.too_large()
             self._file.write(memoryview(data)[start:end])
         elif self._field is not None:
             self._value += data[start:end]
             if len(self._value) > MAX_FIELD_BYTES:
-                raise TooLarge(gettext("The field '%(name)s' is too long.", name=self._field[:40]))
+                raise unpack.TooLarge(gettext("The field '%(name)s' is too long.", name=self._field[:40]))
 
     def _end_part(self) -> None:
         if self._file is not None:
@@ -250,8 +221,8 @@ class Receiver:
         self._ended = True
 
 
-def unpack(folder: Path) -> Path:
-    """The folder that holds `config.json` and the rest, from what `receive` wrote.
+def open_received(folder: Path) -> tuple[Path, dict[str, str]]:
+    """The folder that holds `config.json` and the rest, from what `receive` wrote, and hashes that are known of it.
 
     Raises:
         Invalid: a zip beside other files, or one that cannot be trusted.
@@ -259,67 +230,11 @@ def unpack(folder: Path) -> Path:
     received = folder / "files"
     archive = received / "upload.zip"
     if not archive.exists():
-        return _without_top(received)
+        inside = list(received.iterdir())
+        return (inside[0] if len(inside) == 1 and inside[0].is_dir() else received), {}
     if len(list(received.iterdir())) > 1:
-        raise Invalid(gettext("Send either one zip or the files themselves, not both."))
+        raise Invalid("Send either one zip or the files themselves, not both.")
     content = folder / "content"
-    content.mkdir()
-    _extract(archive, content)
+    hashes = unpack.extract(archive, content)
     archive.unlink()
-    return _without_top(content)
-
-
-def _extract(archive: Path, content: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            entries = _checked_entries(opened, archive.stat().st_size)
-            for entry in entries:
-                _extract_entry(opened, entry, content / entry.filename)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
-        raise Invalid(gettext("The zip is damaged or cannot be read: %(error)s", error=error)) from error
-
-
-def _checked_entries(opened: zipfile.ZipFile, packed_size: int) -> list[zipfile.ZipInfo]:
-    entries = [entry for entry in opened.infolist() if not entry.is_dir() and not is_ignored(entry.filename)]
-    _check_count(len(entries))
-    for entry in entries:
-        store.check_file_name(entry.filename)
-        mode = entry.external_attr >> 16
-        if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            raise Invalid(gettext("'%(name)s' is a link; checkpoints hold files only.", name=entry.filename[:120]))
-        if entry.flag_bits & 0x1:
-            raise Invalid(gettext("The zip is encrypted."))
-    size, limit = sum(entry.file_size for entry in entries), get_settings().max_upload_bytes
-    if size > limit:
-        raise _too_large(limit)
-    if size > RATIO_FROM_BYTES and size > MAX_RATIO * packed_size:
-        raise Invalid(gettext("The zip unpacks to more than a hundred times its size: that is no checkpoint."))
-    return entries
-
-
-def _extract_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with opened.open(entry) as source, path.open("xb") as target:
-        while chunk := source.read(CHUNK_BYTES):
-            written += len(chunk)
-            if written > entry.file_size:  # the directory of a zip is only a claim
-                raise Invalid(gettext("'%(name)s' in the zip is larger than it says.", name=entry.filename[:120]))
-            target.write(chunk)
-
-
-def _check_count(count: int) -> None:
-    if count > MAX_FILES:
-        raise Invalid(gettext("A checkpoint has at most %(count)s files.", count=MAX_FILES))
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file is neither kept nor a reason to refuse the rest."""
-    parts = name.replace("\\", "/").split("/")
-    return parts[-1] in IGNORED_NAMES or parts[0] == "__MACOSX"
-
-
-def _without_top(folder: Path) -> Path:
-    """Zips and picked folders mostly hold one folder that holds everything."""
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    return content, hashes

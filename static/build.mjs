@@ -9,7 +9,8 @@ const vendor = join(here, "vendor");
 
 const scripts = {
   "htmx.min.js": "htmx.org/dist/htmx.min.js",
-  "echarts.min.js": "echarts/dist/echarts.common.min.js",
+  "echarts.min.js": "echarts/dist/echarts.min.js",
+  "tus.min.js": "tus-js-client/dist/tus.min.js",
 };
 
 // Latin subsets only: Chinese comes from the reader's own fonts.

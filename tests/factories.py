@@ -40,6 +40,16 @@ def make_checkpoint(
     return checkpoint
 
 
+def make_half(session: Session, run: Run, step: int = 0) -> Checkpoint:
+    """The same checkpoint in 8 bits."""
+    manifest = Manifest(files={"model.safetensors": {"size": 500, "sha256": "8".ljust(64, "0")}}, facts={})
+    folder = f"{run.name}/step-{step}-8bit"
+    checkpoint = checkpoints.register(session, run, step=step, folder=folder, manifest=manifest, precision=8)
+    checkpoints.mark_ready(session, checkpoint, 5_000_000)
+    session.flush()
+    return checkpoint
+
+
 def make_task(session: Session, name: str = "zh_next_line", **fields: Any) -> Task:
     """A live four-choice task."""
     suite = session.query(Suite).filter_by(name="test").one_or_none() or Suite(name="test")
@@ -65,15 +75,12 @@ def finish_evaluation(
     session.flush()
     evaluation = next(e for e in evaluations.for_checkpoint(session, checkpoint) if e.task_id == task.id)
     tickets.cancel(session, evaluation_id=evaluation.id)
-    fields: Mapping[str, Any] = {
-        "protocol": {"engine": "scripted"},
-        "num_items": 200,
-        "engine_seconds": 1.5,
-        "samples_file": "",
-        **extra,
-    }
+    protocol: Mapping[str, Any] = extra.pop("protocol", {"engine": "scripted"})
+    part = evaluations.NewSlice(0, 200, f"{checkpoint.id}/{evaluation.id}/none.parquet", engine_seconds=1.5)
+    evaluations.start(session, evaluation.id, 200, protocol)
+    evaluations.add_slice(session, evaluation.id, extra.pop("part", part))
     score = evaluations.Score(task.metric, value, stderr, value - 1.96 * stderr, value + 1.96 * stderr, 200)
-    evaluations.finish(session, evaluation.id, results=[score], **fields)
+    evaluations.finish(session, evaluation.id, results=[score], protocol=protocol, **extra)
     session.flush()
     return evaluation
 

@@ -20,8 +20,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from registry.errors import RegistryError
+from training import branch, distributed, loop, publish, state
 from training import config as configs
-from training import distributed, loop, publish, state
 from training.config import Config
 from training.corpus import PackedCorpus, prepare_corpus
 from training.model import count_parameters
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.steps is not None:
             config = dataclasses.replace(config, max_steps=options.steps)
             configs.check(config)
-        return _train(config, options.run or config.name, stop)
+        return _train(config, options.run or config.name, _origin(options), stop)
     except (ValueError, RegistryError, SQLAlchemyError) as error:
         log.error(str(error))
         return 2
@@ -84,11 +84,19 @@ def main(arguments: list[str] | None = None) -> int:
         distributed.leave()
 
 
-def _train(config: Config, run: str, stop: Stop) -> int:
+def _origin(options: argparse.Namespace) -> publish.Origin | None:
+    asked = options.rewind or options.branch
+    return branch.parse(asked, is_rewind=bool(options.rewind)) if asked else None
+
+
+def _train(config: Config, run: str, origin: publish.Origin | None, stop: Stop) -> int:
     distributed.set_threads(config)
     distributed.join()
     first = distributed.rank() == 0
-    publisher = publish.Publisher(run=run, config=config, num_parameters=count_parameters(config))
+    if origin is not None and first:
+        branch.begin(run, origin, _plain(config))
+    origin = origin or branch.recorded(run)
+    publisher = publish.Publisher(run=run, config=config, num_parameters=count_parameters(config), origin=origin)
     if first:
         began_with = _check_unchanged(config, publish.run_folder(run))
         publisher.begin()
@@ -161,7 +169,9 @@ def _open_corpus(config: Config, folder: Path, began_with: str) -> PackedCorpus:
     if distributed.rank() == 0:
         chosen = prepare_corpus(config, home, began_with).fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        state.write_json(folder / "run.json", {"config": _plain(config), "corpus": chosen})
+        path = folder / "run.json"
+        kept = {"origin": state.read_json(path).get("origin")} if path.is_file() else {}
+        state.write_json(path, {"config": _plain(config), "corpus": chosen, **kept})
     return prepare_corpus(config, home, distributed.from_first(chosen))
 
 
@@ -178,6 +188,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--run", "--run-name", help="name of the run; a known name goes on with it (default: the config's name)"
     )
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--rewind", metavar="RUN@STEP", help="go on from a saved step of RUN, and take its place")
+    origin.add_argument("--branch", metavar="RUN@STEP", help="go on from a saved step of RUN, beside it")
     parser.add_argument("--steps", type=int, help="last step, in place of the config's max_steps")
     # The deepspeed launcher gives each process its number as an option; the environment has it too.
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)

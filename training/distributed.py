@@ -45,6 +45,14 @@ def device() -> Any:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def multiplies_bf16() -> bool:
+    """Whether the device multiplies bf16 by itself; a processor without AVX512-BF16 or AMX takes ten times as long."""
+    if torch.cuda.is_available():
+        return True
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 def rank() -> int:
     """Number of this process in the run."""
     return int(torch.distributed.get_rank())

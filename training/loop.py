@@ -46,6 +46,9 @@ class Facts:
 class Observer(Protocol):
     """Is told what happens; only process 0 calls it."""
 
+    def on_start(self, after: int) -> None:
+        """The next step is the one after `after`; what was told of later ones will be done again. -1: from nothing."""
+
     def on_metrics(self, step: int, tokens_seen: int, values: Mapping[str, float]) -> None:
         """Scalars of a step."""
 
@@ -73,7 +76,8 @@ class Trainer:
         self.num_parameters = count_parameters(config)
         self._window = Window()
         self._order = SampleOrder(seed=config.seed, num_windows=corpus.num_windows(), mixture=config.corpus.mixture)
-        self.engine, self.optimizer = _start_engine(config)
+        self.dtype = _choose_dtype(config, self.states)
+        self.engine, self.optimizer = _start_engine(config, self.dtype)
         self._clock = time.monotonic()
         self._clock_step = 0
 
@@ -128,7 +132,9 @@ class Trainer:
         if steps:
             self._load_state(steps[-1])
             log.info("Going on from a saved state.", step=self.step)
-        else:
+        if distributed.rank() == 0:
+            self.observer.on_start(self.step if steps else -1)
+        if not steps:
             self._evaluate()
             self._save_state()
         # Also after a resume: the process may have died between saving and publishing.
@@ -188,12 +194,19 @@ class Trainer:
             "train/learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "train/tokens_per_second": steps * self.config.tokens_per_step / seconds,
         }
+        read = self._read_since(self.step - len(self._window.losses))
         self._window = Window()
         if distributed.rank() == 0:
             shown = {name.removeprefix("train/"): float(f"{value:.4g}") for name, value in values.items()}
             log.info("Trained.", step=self.step, of=self.config.max_steps, **shown)
-        self._tell(values)
+        self._tell(values | read)
         self._clock, self._clock_step = time.monotonic(), self.step
+
+    def _read_since(self, step: int) -> dict[str, float]:
+        """Tokens of each language that all processes have read since a step: the mixture as it was."""
+        samples = range(step * self.config.batch_size, self.step * self.config.batch_size)
+        length = self.config.model.context_length
+        return {f"data/tokens_{name}": float(count * length) for name, count in self._order.tally(samples).items()}
 
     def _tell(self, values: Mapping[str, float]) -> None:
         if distributed.rank() == 0:
@@ -231,6 +244,7 @@ class Trainer:
                 "world_size": distributed.world_size(),
                 "zero_stage": self.config.parallel.zero_stage,
                 "corpus": self.corpus.fingerprint,
+                "dtype": self.dtype,
             }
             state.mark_complete(folder, facts)
             self._drop_old_states()
@@ -271,7 +285,17 @@ class Trainer:
         self._clock += time.monotonic() - began
 
 
-def deepspeed_config(config: Config) -> dict[str, Any]:
+def _choose_dtype(config: Config, states: Path) -> str:
+    """`bfloat16` where the device multiplies it, else `float32`; a run that stands keeps what it began with.
+
+    Checkpoints are published in bf16 either way. DeepSpeed tells the norm of fp32 gradients only under ZeRO.
+    """
+    if steps := state.complete_steps(states):
+        return str(state.read_mark(states / state.tag(steps[-1])).get("dtype", "bfloat16"))
+    return "bfloat16" if distributed.multiplies_bf16() or not config.parallel.zero_stage else "float32"
+
+
+def deepspeed_config(config: Config, dtype: str = "bfloat16") -> dict[str, Any]:
     """What DeepSpeed is told.
 
     Raises:
@@ -287,7 +311,7 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
         "train_batch_size": config.batch_size,
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": config.batch_size // (processes * micro),
-        "bf16": {"enabled": True},
+        "bf16": {"enabled": dtype == "bfloat16"},
         "zero_optimization": {"stage": config.parallel.zero_stage},
         "gradient_clipping": config.optimizer.max_grad_norm,
         # torch's AdamW: DeepSpeed's own would be compiled at the first start.
@@ -296,8 +320,8 @@ def deepspeed_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _start_engine(config: Config) -> tuple[Any, Any]:
-    settings = deepspeed_config(config)
+def _start_engine(config: Config, dtype: str) -> tuple[Any, Any]:
+    settings = deepspeed_config(config, dtype)
     model = build_model(config, deepspeed_config=settings)
     frequencies = rotary_frequencies(config)
     randomize(model, config)

@@ -44,6 +44,16 @@ class SampleOrder:
         epoch, index = divmod(earlier, self.num_windows[language])
         return Place(language, int(self._permutation(language, epoch)[index]))
 
+    def tally(self, samples: range) -> dict[str, int]:
+        """How many of these samples are of each language; whole blocks are not looked at one by one."""
+        counts = np.zeros(len(self.counts), dtype=np.int64)
+        whole = np.array(list(self.counts.values()))
+        for block in range(samples.start // BLOCK, -(-samples.stop // BLOCK)):
+            first, stop = max(samples.start - block * BLOCK, 0), min(samples.stop - block * BLOCK, BLOCK)
+            is_whole = stop - first == BLOCK
+            counts += whole if is_whole else np.bincount(self._shuffled(block)[first:stop], minlength=len(whole))
+        return {language: int(count) for language, count in zip(self.counts, counts, strict=True)}
+
     def _shuffle_block(self, block: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, 0, block]).permutation(self._pattern)
 

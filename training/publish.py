@@ -7,6 +7,7 @@ at the end, or by the next process of the run; training goes on meanwhile.
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from corpora.sources import SOURCES
 from registry import checkpoints, db, evaluations, events, runs, store
 from registry.errors import Invalid
 from registry.models import Run
@@ -35,23 +37,45 @@ log = structlog.get_logger(__name__)
 
 
 class Metrics(NamedTuple):
-    """Scalars that wait to be recorded."""
+    """Scalars that wait to be recorded, or a mark that training goes on from an earlier step."""
 
     step: int
     tokens_seen: int
     values: Mapping[str, float]
+    rewind: int = 0
+    """Number of the rewind that this marks; 0 for scalars."""
+
+
+class Origin(NamedTuple):
+    """The step of another run that a run goes on from."""
+
+    run: str
+    step: int
+    is_rewind: bool
+    """It takes that run's place; else both go on."""
 
 
 class Publisher:
     """The observer of `training.loop` that writes into the registry; process 0 has it."""
 
-    def __init__(self, *, run: str, config: Config, num_parameters: int, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        run: str,
+        config: Config,
+        num_parameters: int,
+        origin: Origin | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self.run = run
+        self.origin = origin
         self.config = config
         self.num_parameters = num_parameters
         self.patience = patience
         self._metrics: list[Metrics] = []
         self._sealed: list[int] = []
+        self._last_step = -1
+        self._num_rewinds = 0
         self._reachable = True
 
     def begin(self) -> None:
@@ -59,18 +83,31 @@ class Publisher:
 
         Raises:
             Invalid: the database has no tables, or the name cannot be a run's.
-            Conflict: the name belongs to another kind of run.
+            NotFound: the run that it should go on from is unknown.
+            Conflict: the name belongs to another kind of run, or to one that began elsewhere.
             OperationalError: the database could not be reached for minutes.
         """
         get_settings().home.mkdir(parents=True, exist_ok=True)
         self._retrying(self.patience)(self._begin)
         self._deliver(self.patience)
 
+    def on_start(self, after: int) -> None:
+        """Mark what was recorded of steps after `after` as superseded: they are done again."""
+        if self._last_step <= after:
+            return
+        log.info("Steps are done again; their earlier curve is kept as superseded.", after=after, until=self._last_step)
+        self._num_rewinds += 1
+        self._keep(Metrics(after, 0, {}, self._num_rewinds))
+
     def on_metrics(self, step: int, tokens_seen: int, values: Mapping[str, float]) -> None:
         """Record scalars of a step."""
-        metrics = Metrics(step, tokens_seen, dict(values))
+        self._keep(Metrics(step, tokens_seen, dict(values)))
+
+    def _keep(self, metrics: Metrics) -> None:
+        line = {name: value for name, value in metrics._asdict().items() if name != "rewind" or value}
         with metrics_file(run_folder(self.run)).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics._asdict()) + "\n")
+            file.write(json.dumps(line) + "\n")
+        self._last_step = metrics.step
         self._metrics.append(metrics)
         self._deliver(STEP_PATIENCE_SECONDS)
 
@@ -80,6 +117,9 @@ class Publisher:
         Raises:
             Conflict: other files were published at this step before.
         """
+        if self.origin is not None and facts.step <= self.origin.step:
+            shutil.rmtree(folder)  # the run it goes on from has published it
+            return
         destination = checkpoint_folder(self.run, facts.step)
         sealed = store.seal(
             folder,
@@ -116,19 +156,25 @@ class Publisher:
                 "The database has no tables yet: start the site with `grow up`, or run `alembic upgrade head`."
             )
         with db.transaction() as session:
+            origin = self.origin
             run = runs.create_run(
                 session,
+                origin=origin and runs.Origin(runs.get_run(session, origin.run), origin.step, origin.is_rewind),
                 name=self.run,
-                config=self.config.as_dict(),
+                config=self.config.as_dict() | {"licences": _licences(self.config)},
                 git_revision=git_revision(),
                 num_parameters=self.num_parameters,
                 tokens_per_step=self.config.tokens_per_step,
                 max_steps=self.config.max_steps,
             )
             last = runs.last_step(session, run)
+            num_rewinds = runs.num_rewinds(session, run)
             states = (VERIFYING, READY, REJECTED, RETIRED)
             known = {checkpoint.step for checkpoint in checkpoints.list_checkpoints(session, run, states)}
-        self._metrics = [metrics for metrics in read_metrics(self.run) if last is None or metrics.step > last.step]
+        on_disk = read_metrics(self.run)
+        self._metrics = _undelivered(on_disk, num_rewinds, last.step if last else -1)
+        self._num_rewinds = max([num_rewinds, *(metrics.rewind for metrics in on_disk)])
+        self._last_step = max(on_disk[-1].step if on_disk else -1, last.step if last else -1)
         self._sealed = [step for step in _sealed_steps(self.run) if step not in known]
 
     def _deliver(self, patience: float) -> None:
@@ -156,7 +202,10 @@ class Publisher:
         with db.transaction() as session:
             run = runs.get_run(session, self.run)
             for metrics in self._metrics:
-                runs.log_metrics(session, run, metrics.step, metrics.tokens_seen, metrics.values)
+                if metrics.rewind:
+                    runs.rewind(session, run, metrics.step)
+                else:
+                    runs.log_metrics(session, run, metrics.step, metrics.tokens_seen, metrics.values)
             registered = [self._register(session, run, step) for step in self._sealed]
         if self._metrics:
             events.publish_board("metrics", {"run": self.run, "step": self._metrics[-1].step})
@@ -194,6 +243,22 @@ class Publisher:
             before_sleep=_say_retry,
             reraise=True,
         )
+
+
+def _licences(config: Config) -> dict[str, str]:
+    """Under which licence each source of the corpus stands, for the model's card."""
+    return {share.name: SOURCES[share.name].licence for share in config.corpus.sources if share.name in SOURCES}
+
+
+def _undelivered(on_disk: list[Metrics], num_rewinds: int, last_step: int) -> list[Metrics]:
+    """What the registry has not heard yet; it knows of so many rewinds, and of the steps after the last of them."""
+    attempt, waiting = 0, []
+    for metrics in on_disk:
+        attempt = metrics.rewind or attempt
+        is_later = not metrics.rewind and metrics.step > last_step
+        if attempt > num_rewinds or (attempt == num_rewinds and is_later):
+            waiting.append(metrics)
+    return waiting
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -250,7 +315,7 @@ def metrics_file(folder: Path) -> Path:
 
 
 def read_metrics(run: str) -> list[Metrics]:
-    """The scalars on disk; of a step that was done again after a kill, the later line counts."""
+    """The scalars on disk, and the marks where training went on from an earlier step, as they came."""
     found: list[Metrics] = []
     with metrics_file(run_folder(run)).open("a+", encoding="utf-8") as file:
         file.seek(0)

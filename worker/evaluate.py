@@ -1,208 +1,291 @@
-"""One evaluation: a checkpoint on a task, through lm-eval's own evaluator, into a sample file and results."""
+"""A slice of an evaluation: the next items of a task asked of a checkpoint, into one immutable sample file."""
 
-import hashlib
 import subprocess
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
-from lm_eval import evaluator
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
+import structlog
 from sqlalchemy.orm import Session
 
-from analysis.intervals import Estimate, mean_interval, ratio_interval, wilson
-from registry import checkpoints, db, evaluations, samples
-from registry.evaluations import Score
+from registry import checkpoints, db, evaluations, samples, suites
+from registry.evaluations import NewSlice, Score
+from registry.models import Evaluation
+from registry.protocol import SCORING_REVISION, protocol_key
 from registry.samples import Sample
 from registry.settings import get_settings
-from worker.engine.protocol import Engine, EngineError
+from worker import fingerprint, results
+from worker.engine.protocol import Engine
 from worker.scoring import Answer, EngineLM, Stopped
+from worker.tasks import SUITES, PreparedTask, TaskError, load_task, prepare_task
 
-__all__ = ["Outcome", "Stopped", "load_task", "record", "run_evaluation", "run_slice"]
+__all__ = [
+    "Outcome",
+    "Stopped",
+    "TaskError",
+    "ask",
+    "load_task",
+    "record",
+    "remove_orphans",
+    "run_evaluation",
+    "run_slice",
+]
 
-SUITES = Path(__file__).resolve().parent.parent / "suites"
-FEWSHOT_SEED = 1234
-"""lm-eval's default: the same examples as everybody's."""
+FIRST_SLICE = 64
+"""Items of a task's first slice in a process; the next ones go by how long this one took."""
 
-_evaluating = threading.Lock()
-"""lm-eval keeps the requests under way in the task object, and tasks are shared."""
+log = structlog.get_logger(__name__)
+_items_per_second: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found, ready to be recorded."""
+    """A slice that was answered, ready to be recorded; with `results` it was the last one."""
 
-    results: list[Score]
-    protocol: dict[str, Any]
+    part: NewSlice
     num_items: int
-    engine_seconds: float
-    samples: list[Sample]
-    samples_file: str = ""
-    """Path relative to `Settings.samples_dir`; empty while nothing is written."""
+    protocol: dict[str, Any]
+    items_file: str
+    task_id: int
+    output_type: str
+    results: list[Score] | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the evaluation is complete with it."""
+        return self.results is not None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a slice needs to know of its evaluation, read from the database once."""
+
+    evaluation_id: int
+    checkpoint_id: int
+    folder: Path
+    task_id: int
+    task: str
+    task_version: str
+    metric: str
+    start: int
+    earlier: list[Path]
+    protocol_key: str
 
 
 def run_slice(engine: Engine, evaluation_id: int, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run a planned evaluation and write its sample file; the caller records the outcome with its ticket.
+    """Answer the next items of a planned evaluation and write their file; the caller records it with its ticket.
 
     Raises:
         Stopped: `should_stop` said so; nothing was recorded.
-        EngineError: the engine or the task cannot do it.
+        TaskError: the task cannot be asked.
+        EngineError: the engine or the checkpoint cannot do it.
     """
     with db.read_session() as session:
-        evaluation = evaluations.get_evaluation(session, evaluation_id)
-        folder = checkpoints.path(evaluation.checkpoint)
-        checkpoint_id, task_name, task_version = evaluation.checkpoint_id, evaluation.task.name, evaluation.task.version
-    engine.use(folder)
-    outcome = run_evaluation(engine, folder, task_name, should_stop=should_stop)
-    if outcome.protocol["task_version"] != task_version:
-        found = outcome.protocol["task_version"]
-        raise EngineError(f"Task '{task_name}' was planned at version {task_version}; suites/ now has version {found}.")
+        job = _job(session, evaluations.get_evaluation(session, evaluation_id))
+    checkpoints.ensure_local(job.folder)
+    prepared = prepare_task(job.task)
+    _check_version(prepared, job)
+    part_of_engine = engine.part(prepared.output_type, job.folder)
+    part_of_engine.use(job.folder)
+    fingerprint.prove(part_of_engine, job.folder, job.checkpoint_id)
+    model = EngineLM(part_of_engine, job.folder, should_stop)
+    protocol = _protocol(model, prepared)
+    if job.start and protocol_key(protocol) != job.protocol_key:
+        job = _begin_again(job)
+    stop = min(len(prepared.items), job.start + _slice_size(prepared, job))
+    began = time.perf_counter()
+    answered = ask(model, prepared, job.start, stop, job.metric)
+    _learn_pace(prepared, stop - job.start, time.perf_counter() - began)
+    return _written(job, prepared, model, answered, protocol)
+
+
+def _job(session: Session, evaluation: Evaluation) -> _Job:
+    checkpoints.check_tokenizer(session, evaluation.checkpoint)
+    return _Job(
+        evaluation_id=evaluation.id,
+        checkpoint_id=evaluation.checkpoint_id,
+        folder=checkpoints.path(evaluation.checkpoint),
+        task_id=evaluation.task_id,
+        task=evaluation.task.name,
+        task_version=evaluation.task.version,
+        metric=evaluation.task.metric,
+        start=evaluation.num_done,
+        earlier=evaluations.sample_paths(evaluation),
+        protocol_key=protocol_key(evaluation.protocol),
+    )
+
+
+def _begin_again(job: _Job) -> _Job:
+    """Half of the answers under one protocol and half under another would be on no line."""
+    log.warning(
+        "The protocol changed between two slices; the evaluation begins again.", evaluation_id=job.evaluation_id
+    )
+    with db.transaction() as session:
+        evaluations.begin_again(session, job.evaluation_id)
+    return replace(job, start=0, earlier=[])
+
+
+def _written(
+    job: _Job, prepared: PreparedTask, model: EngineLM, answered: Sequence[Sample], protocol: dict[str, Any]
+) -> Outcome:
     root = get_settings().samples_dir
-    path = samples.write(root / str(checkpoint_id), str(evaluation_id), outcome.samples)
-    return Outcome(**{**outcome.__dict__, "samples_file": path.relative_to(root).as_posix()})
+    folder = root / str(job.checkpoint_id) / str(job.evaluation_id)
+    path = samples.write_slice(folder, job.start, answered)
+    items = samples.write_items(root / "items", prepared.name, prepared.items)
+    stop = job.start + len(answered)
+    last = stop == len(prepared.items)
+    # Derived from what the files hold, not from memory: a number can then always be derived again.
+    derived = results.derive(prepared, samples.read([*job.earlier, path])) if last else None
+    if derived is not None and job.metric and job.metric not in [score.metric for score in derived]:
+        names = ", ".join(score.metric for score in derived) or "none"
+        raise TaskError(
+            f"Task '{job.task}' gives no metric '{job.metric}', which its curve would show. It has: {names}."
+        )
+    return Outcome(
+        part=NewSlice(job.start, stop, _relative(path), model.engine_seconds, len(model.truncated)),
+        num_items=len(prepared.items),
+        protocol=protocol,
+        items_file=_relative(items),
+        task_id=job.task_id,
+        output_type=prepared.output_type,
+        results=derived,
+    )
 
 
 def record(session: Session, evaluation_id: int, outcome: Outcome) -> None:
-    """Put an outcome into the registry, in the transaction that also finishes the ticket."""
-    evaluations.finish(
-        session,
-        evaluation_id,
-        results=outcome.results,
-        protocol=outcome.protocol,
-        num_items=outcome.num_items,
-        engine_seconds=outcome.engine_seconds,
-        samples_file=outcome.samples_file,
-    )
+    """Put an outcome into the registry, in the transaction that also reports the ticket."""
+    evaluations.start(session, evaluation_id, outcome.num_items, outcome.protocol)
+    evaluations.add_slice(session, evaluation_id, outcome.part)
+    if outcome.results is not None:
+        evaluations.finish(
+            session,
+            evaluation_id,
+            results=outcome.results,
+            protocol=outcome.protocol,
+            items_file=outcome.items_file,
+        )
+        if outcome.results:
+            # The first metric that a library task names is the one its authors report.
+            suites.describe(session, outcome.task_id, output_type=outcome.output_type, metric=outcome.results[0].metric)
+
+
+def remove_orphans(evaluation_id: int) -> None:
+    """Remove what workers wrote, or began to, and did not live to record; only of an evaluation that has ended."""
+    with db.read_session() as session:
+        evaluation = evaluations.get_evaluation(session, evaluation_id)
+    folder = get_settings().samples_dir / str(evaluation.checkpoint_id) / str(evaluation_id)
+    if not folder.is_dir():
+        return  # no slice was ever written
+    for path in set(folder.iterdir()) - set(evaluations.sample_paths(evaluation)):
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An evaluation that was run outside the line: for measurements and tests."""
+
+    results: list[Score]
+    protocol: dict[str, Any]
+    samples: list[Sample]
+    engine_seconds: float
+    num_truncated: int
 
 
 def run_evaluation(
-    engine: Engine, folder: Path, task_name: str, *, should_stop: Callable[[], bool] = lambda: False
-) -> Outcome:
-    """Evaluate the checkpoint in `folder`, which must be resident, on a task of `suites/`."""
-    task = load_task(task_name)
-    model = EngineLM(engine, folder, should_stop)
-    with _evaluating:
-        found = evaluator.evaluate(
-            model, {"tasks": {task_name: task}, "groups": {}}, bootstrap_iters=0, log_samples=True
-        )
-    logged = sorted(found["samples"][task_name], key=lambda entry: entry["doc_id"])
-    answered = [_sample(task, entry, model.answers) for entry in logged]
-    return Outcome(
-        results=_results(task, logged, answered),
-        protocol=_protocol(engine, model, task, answered),
-        num_items=len(answered),
-        engine_seconds=model.engine_seconds,
-        samples=answered,
-    )
+    engine: Engine, folder: Path, task_name: str, *, metric: str = "", should_stop: Callable[[], bool] = lambda: False
+) -> Whole:
+    """Ask all items of a task of the checkpoint in `folder`; nothing is written."""
+    prepared = prepare_task(task_name)
+    part = engine.part(prepared.output_type, folder)
+    part.use(folder)
+    model = EngineLM(part, folder, should_stop)
+    answered = ask(model, prepared, 0, len(prepared.items), metric)
+    derived = results.derive(prepared, answered)
+    return Whole(derived, _protocol(model, prepared), answered, model.engine_seconds, len(model.truncated))
 
 
-@lru_cache
-def _manager() -> TaskManager:
-    return TaskManager(include_path=str(SUITES), include_defaults=False)
+def ask(model: EngineLM, prepared: PreparedTask, start: int, stop: int, metric: str = "") -> list[Sample]:
+    """The answers to the items from `start` to before `stop`; `metric` is the one whose score is kept by item."""
+    requests = [request for instances in prepared.requests[start:stop] for request in instances]
+    getattr(model, "loglikelihood" if prepared.output_type == "multiple_choice" else prepared.output_type)(requests)
+    answered = [_sample(prepared, position, model.answers) for position in range(start, stop)]
+    return [sample._replace(score=results.headline(prepared, sample, metric)) for sample in answered]
 
 
-@lru_cache
-def load_task(name: str) -> ConfigurableTask:
-    """A task of `suites/`, built once a process: a hundred checkpoints share its items.
-
-    Raises:
-        EngineError: no such task, or the packages its items come from are not there.
-    """
-    if name not in _manager().all_subtasks:
-        raise EngineError(f"There is no task '{name}' in suites/.")
-    # Data that a task of somebody else's fetches stays with our data, not in the user's home.
-    datasets.config.HF_DATASETS_CACHE = str(get_settings().home.absolute() / "datasets")
-    try:
-        task = _manager().load([name])["tasks"][name]
-    except (FileNotFoundError, ImportError) as error:
-        raise EngineError(f"The items of task '{name}' cannot be made: {error}") from error
-    # what lm-eval's simple_evaluate does before it calls evaluate
-    if task.get_config("num_fewshot") is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    return task
-
-
-def _sample(task: ConfigurableTask, entry: Mapping[str, Any], answers: Mapping[tuple[int, int], Answer]) -> Sample:
-    """One logged item with what the engine said, as the columns of the sample file."""
-    number = int(entry["doc_id"])
-    key = str(entry["doc_hash"])[:32]
-    if task.OUTPUT_TYPE == "generate_until":
-        answer = answers[number, 0]
-        text = answer.text or ""
-        prompt = str(entry["arguments"][0][0])
+def _sample(prepared: PreparedTask, position: int, answers: dict[tuple[int, int], Answer]) -> Sample:
+    """One item with what the engine said, as the columns of the sample file."""
+    item = prepared.items[position]
+    given = [answers[position, int(request.idx)] for request in prepared.requests[position]]
+    if prepared.output_type == "generate_until":
+        text = given[0].text or ""
         sizes = [len(text.encode(errors="replace"))]
-        return Sample(key, number, None, [], [answer.num_tokens], sizes, prompt, text, answer.finish_reason)
-    is_choice = task.OUTPUT_TYPE == "multiple_choice"
-    texts = task.doc_to_choice(entry["doc"]) if is_choice else [str(task.doc_to_target(entry["doc"]))]
-    given = [answers[number, index] for index in range(len(texts))]
+        tokens = [given[0].num_tokens]
+        return Sample(item.item, position, None, [], tokens, sizes, [], None, text, given[0].finish_reason)
     return Sample(
-        item=key,
-        position=number,
-        target=_target(entry["target"], texts) if is_choice else None,
+        item=item.item,
+        position=position,
+        target=item.target,
         sum_logprob=[answer.sum_logprob for answer in given],
         num_tokens=[answer.num_tokens for answer in given],
-        num_bytes=[len(text.encode(errors="replace")) for text in texts],
+        num_bytes=[len(text.encode(errors="replace")) for text in item.choices],
+        is_greedy=[answer.is_greedy for answer in given],
     )
 
 
-def _target(target: Any, choices: Sequence[str]) -> int:
-    return int(target) if isinstance(target, int) else choices.index(target)
+def _slice_size(prepared: PreparedTask, job: _Job) -> int:
+    """Items that take about `Settings.slice_seconds`; a small rest goes along."""
+    pace = _items_per_second.get(prepared.name)
+    size = FIRST_SLICE if pace is None else max(8, int(pace * get_settings().slice_seconds))
+    rest = len(prepared.items) - job.start
+    return rest if rest <= 1.5 * size else size
 
 
-def _results(task: ConfigurableTask, logged: Sequence[Mapping[str, Any]], answered: Sequence[Sample]) -> list[Score]:
-    """The metrics that lm-eval computed for each item, averaged here with their intervals."""
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        bits = [-sample.sum_logprob[0] / np.log(2) for sample in answered]
-        return [_score("bits_per_byte", ratio_interval(bits, [float(sample.num_bytes[0]) for sample in answered]))]
-    names = [name for name in logged[0]["metrics"] if name != "bypass"]
-    results = [_score(name, _averaged([float(entry[name]) for entry in logged])) for name in names]
-    if task.OUTPUT_TYPE == "multiple_choice":
-        results.append(_score("prob", mean_interval([probability(sample) for sample in answered])))
-    return results
+def _learn_pace(prepared: PreparedTask, num_items: int, seconds: float) -> None:
+    pace = num_items / max(seconds, 1e-3)
+    known = _items_per_second.get(prepared.name, pace)
+    _items_per_second[prepared.name] = 0.5 * (known + pace)
 
 
-def _averaged(values: list[float]) -> Estimate:
-    if set(values) <= {0.0, 1.0}:
-        return wilson(int(sum(values)), len(values))
-    return mean_interval(values)
+def _check_version(prepared: PreparedTask, job: _Job) -> None:
+    found = str(prepared.task.VERSION)
+    # A task of the library has the version that is installed; ours are planned at one.
+    if job.task_version not in ("", found):
+        raise TaskError(f"Task '{job.task}' was planned at version {job.task_version}; suites/ now has {found}.")
 
 
-def probability(sample: Sample) -> float:
-    """How probable the right choice is among the choices; it moves before accuracy does."""
-    logprobs = np.asarray(sample.sum_logprob, dtype=np.float64)
-    weights = np.exp(logprobs - logprobs.max())
-    return float(weights[sample.target] / weights.sum())
-
-
-def _score(metric: str, estimate: Estimate) -> Score:
-    return Score(metric, estimate.value, estimate.stderr, estimate.low, estimate.high, estimate.n)
-
-
-def _protocol(engine: Engine, model: EngineLM, task: ConfigurableTask, answered: Sequence[Sample]) -> dict[str, Any]:
-    """All that the numbers depend on beside the weights."""
-    items = hashlib.sha256("\n".join(sample.item for sample in answered).encode()).hexdigest()[:16]
+def _protocol(model: EngineLM, prepared: PreparedTask) -> dict[str, Any]:
+    """All that the numbers depend on beside the weights; `registry.protocol` says what makes another line."""
+    engine = model.engine
     return {
         "engine": engine.name,
         "engine_version": engine.version,
         "dtype": engine.dtype,
         "lm_eval": version("lm_eval"),
-        "task_version": str(task.VERSION),
-        "num_fewshot": int(task.get_config("num_fewshot") or 0),
-        "items": items,
+        "task_version": str(prepared.task.VERSION),
+        "template": prepared.template_digest,
+        "num_fewshot": _num_fewshot(prepared),
+        "items": prepared.items_digest,
         "tokenizer": model.digest[:16],
         "context_length": model.max_length,
         "begin_token": True,
         "chat_template": False,
+        "scoring_revision": SCORING_REVISION,
         "revision": _revision(),
     }
+
+
+def _num_fewshot(prepared: PreparedTask) -> int:
+    """Examples before each question; a reader that puts them there itself says so in the metadata."""
+    stated = (prepared.task.get_config("metadata") or {}).get("num_fewshot")
+    return int(stated or prepared.task.get_config("num_fewshot") or 0)
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(get_settings().samples_dir).as_posix()
 
 
 @lru_cache

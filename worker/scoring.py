@@ -4,9 +4,11 @@ Every context begins with the tokenizer's begin-of-text token, once: that is wha
 `add_bos_token=True` for choices, and with its prefix token for whole texts.
 """
 
+import hashlib
 import json
 import math
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,19 +18,43 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from worker.engine.protocol import Engine, Generation, Sampling, ScoreRequest
+from worker.engine.protocol import Engine, EngineError, Generation, Sampling, ScoreRequest
 from worker.engine.tokenizer import load_tokenizer, tokenizer_digest
 
-BATCH_SIZE = 256
-"""Requests handed to the engine at once; between two batches a stop is noticed."""
+BATCH_SIZE = 1024
+"""Requests handed to the engine at once, about; between two batches a stop is noticed."""
 
 DEFAULT_CONTEXT_LENGTH = 2048
-MAX_REMEMBERED_TEXTS = 100_000
+MAX_REMEMBERED_TOKENS = 20_000_000
+"""80 MB; the tasks of `suites/` together are fifteen million."""
 
 T = TypeVar("T")
 
-_token_ids: dict[tuple[str, str], list[int]] = {}
-"""Token ids by tokenizer and text: checkpoints of a run share a tokenizer, so items are tokenized once a process."""
+
+class TokenMemory:
+    """Token ids by a hash of tokenizer and text: checkpoints of a run share a tokenizer, so items are tokenized once.
+
+    Arrays take 4 bytes a token, lists 36, and the texts themselves as much again.
+    """
+
+    def __init__(self, max_tokens: int = MAX_REMEMBERED_TOKENS) -> None:
+        self._max_tokens = max_tokens
+        self._num_tokens = 0
+        self._ids: dict[bytes, array[int]] = {}
+
+    def encode(self, digest: str, text: str, tokenize: Callable[[str], list[int]]) -> list[int]:
+        """What `tokenize` gives for the text, asked only the first time; `digest` names the tokenizer."""
+        key = hashlib.blake2b(f"{digest}\0{text}".encode(errors="surrogatepass"), digest_size=16).digest()
+        known = self._ids.get(key)
+        if known is None:
+            if self._num_tokens > self._max_tokens:
+                self._ids, self._num_tokens = {}, 0
+            known = self._ids[key] = array("i", tokenize(text))
+            self._num_tokens += len(known)
+        return known.tolist()
+
+
+_memory = TokenMemory()
 
 
 class Stopped(Exception):
@@ -57,6 +83,8 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         self.should_stop = should_stop
         self.answers: dict[tuple[int, int], Answer] = {}
         """By item number and request number within the item."""
+        self.truncated: set[int] = set()
+        """Numbers of the items whose beginning was left out because the model cannot read that much."""
         self.engine_seconds = 0.0
 
     @property
@@ -77,19 +105,22 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_kwargs: Any) -> list[int]:
         """Token ids; with `add_special_tokens` None the begin-of-text token comes first, once."""
-        key = (self.digest, string)
-        if key not in _token_ids:
-            if len(_token_ids) >= MAX_REMEMBERED_TEXTS:
-                _token_ids.clear()
-            _token_ids[key] = list(self.tokenizer.encode(string, add_special_tokens=False, verbose=False))
-        token_ids = _token_ids[key]
+        token_ids = _memory.encode(self.digest, string, self._tokenize)
         if add_special_tokens is None and token_ids[:1] != [self.prefix_token_id]:
             return [self.prefix_token_id, *token_ids]
-        return list(token_ids)
+        return token_ids
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Summed log-probability of each continuation, and whether it is the greedy one."""
         pairs = [self._encode(*request.args) for request in requests]
+        self.truncated |= {
+            int(request.doc_id)
+            for request, (context, continuation) in zip(requests, pairs, strict=True)
+            if len(context) + len(continuation) > self.limit
+        }
         answers = self._answer([list(self._windows(context, continuation)) for context, continuation in pairs])
         self._keep(requests, answers)
         return [(answer.sum_logprob, answer.is_greedy) for answer in answers]
@@ -109,7 +140,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
             numbers = [number for number, other in enumerate(wanted) if other == sampling]
             for start in range(0, len(numbers), BATCH_SIZE):
                 batch = numbers[start : start + BATCH_SIZE]
-                prompts = [self._prompt(requests[number].args[0], sampling) for number in batch]
+                prompts = [self._prompt(requests[number], sampling) for number in batch]
                 generations = self._timed(partial(self.engine.generate, prompts, sampling))
                 answers.update(zip(batch, map(_free_answer, generations), strict=True))
         ordered = [answers[number] for number in range(len(requests))]
@@ -144,18 +175,20 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
         )
         return (ScoreRequest(*make_disjoint_window(window)) for window in windows)
 
-    def _prompt(self, text: str, sampling: Sampling) -> list[int]:
-        room = max(self.max_length - sampling.max_tokens, 1)
-        return self.tok_encode(text)[-room:]
+    def _prompt(self, request: Instance, sampling: Sampling) -> list[int]:
+        # An answer as long as the context would leave no room for the question.
+        room = max(self.max_length - sampling.max_tokens, self.max_length // 2, 1)
+        token_ids = self.tok_encode(request.args[0])
+        if len(token_ids) > room:
+            self.truncated.add(int(request.doc_id))
+        return token_ids[-room:]
 
     def _answer(self, groups: list[list[ScoreRequest]]) -> list[Answer]:
-        """One answer a group of windows. The longest go first: batches are then even, and memory is seen at once."""
+        """One answer a group of windows."""
         flat = [(number, window) for number, windows in enumerate(groups) for window in windows]
-        flat.sort(key=lambda entry: -len(entry[1].context) - len(entry[1].continuation))
         logprobs: list[list[float]] = [[] for _ in groups]
         is_greedy = [True] * len(groups)
-        for start in range(0, len(flat), BATCH_SIZE):
-            batch = flat[start : start + BATCH_SIZE]
+        for batch in _batches(flat):
             scores = self._timed(partial(self.engine.score, [window for _, window in batch]))
             for (number, _), score in zip(batch, scores, strict=True):
                 logprobs[number] += score.token_logprobs
@@ -174,7 +207,25 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # lm-eval ships no types
 
     def _keep(self, requests: Sequence[Instance], answers: Sequence[Answer]) -> None:
         for request, answer in zip(requests, answers, strict=True):
+            if not math.isfinite(answer.sum_logprob):
+                raise EngineError(
+                    f"The model gave {answer.sum_logprob} as a log-probability at item {request.doc_id}: "
+                    f"its weights are broken or too large for {self.engine.dtype}. Nothing was recorded of this."
+                )
             self.answers[int(request.doc_id), int(request.idx)] = answer
+
+
+def _batches(flat: Sequence[tuple[int, ScoreRequest]]) -> Iterator[list[tuple[int, ScoreRequest]]]:
+    """Consecutive requests, about `BATCH_SIZE` at once. Those with one context stay together: it is then read once."""
+    batch: list[tuple[int, ScoreRequest]] = []
+    for entry in flat:
+        is_another = bool(batch) and entry[1].context != batch[-1][1].context
+        if len(batch) >= (BATCH_SIZE if is_another else 2 * BATCH_SIZE):
+            yield batch
+            batch = []
+        batch.append(entry)
+    if batch:
+        yield batch
 
 
 def context_length(folder: Path) -> int:

@@ -12,6 +12,17 @@ QUEUED, RUNNING, FINISHED, FAILED, CANCELLED = "queued", "running", "finished", 
 VERIFYING, READY, REJECTED, RETIRED = "verifying", "ready", "rejected", "retired"
 """States of a checkpoint."""
 
+EXTERNAL = "external"
+"""State of a checkpoint that is known by imported results alone: it has no files here."""
+
+SCORED = (READY, EXTERNAL, RETIRED)
+"""States of checkpoints whose scores, samples and curves count: deleting files takes no result away."""
+
+
+NEVER_AGAIN = {"sqlite_autoincrement": True}
+"""For tables whose ids are known outside the database: SQLite otherwise gives a deleted row's id to the next one, whose
+watchers would then be told the old row's events, which the broker still holds."""
+
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
     """Aware UTC datetimes; SQLite drops the zone, so it is put back on reading."""

@@ -42,7 +42,15 @@ class Task(Base):
     is_probe: Mapped[bool] = mapped_column(Boolean, default=False)
     """Free text without a key: shown, not scored."""
     position: Mapped[int] = mapped_column(Integer, default=0)
+    schedule: Mapped[str] = mapped_column(String(16), default="panel")
+    """`panel`: every checkpoint; `milestone`: only those; `asked`: only by hand; `idle`: when nothing else waits."""
+    own_schedule: Mapped[str] = mapped_column(String(16), default="")
+    """What an administrator has set instead of what the task and `GROW_PANEL` say; empty: nothing."""
+    is_shelved: Mapped[bool] = mapped_column(Boolean, default=False)
+    """An administrator has retired it, whatever `suites/` says."""
+    needs: Mapped[str] = mapped_column(String(64), default="")
+    """What the machine must have before it is planned: `code_execution` or `local:<folder>`."""
     retired: Mapped[bool] = mapped_column(Boolean, default=False)
-    """No longer in `suites/`; old results stay, new checkpoints skip it."""
+    """No longer in `suites/`, or a prompt that was withdrawn; old results stay, new checkpoints skip it."""
 
     suite: Mapped[Suite] = relationship(lazy="joined", innerjoin=True)

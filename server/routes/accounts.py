@@ -9,18 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from registry import accounts, db
+from registry import accounts, db, departures
 from registry.errors import Conflict, Invalid, Refused
 from registry.models import LoginSession, User
 from registry.settings import get_settings
 from server import auth, csrf, limits, render
 from server.auth import own_path
+from server.deps import ReadSession
 from server.i18n import error_text, gettext
 
 router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
 
-ADDRESS_SHARE = 5
-"""So many times a name's limit may fail from one address: many people can share one."""
 
 # An argon2 hash takes 64 MiB: request threads wait here, so that a flood of logins cannot fill the memory.
 _hashing = BoundedSemaphore(4)
@@ -195,11 +194,39 @@ def change_password(
     return response
 
 
+@router.get("/account/export")
+def export(session: ReadSession, user: auth.Member) -> Response:
+    """Everything that is kept under one's account, as a file."""
+    headers = {"Content-Disposition": 'attachment; filename="account.json"', "Cache-Control": "no-store"}
+    return Response(departures.export(session, user), media_type="application/json", headers=headers)
+
+
+@router.post("/account/delete")
+def delete(request: Request, login: auth.Login, password: Annotated[str, Form()] = "") -> Response:
+    """End the account and all that is only its own, once the password is given again."""
+    try:
+        _authenticate(request, login.user.name, password)
+        with db.transaction() as session:
+            departures.delete(session, session.get_one(User, login.user_id))
+    except Refused as error:
+        return _account(request, login, errors={"leave": error_text(error)}, status=403)
+    except limits.TooMany as error:
+        return _account(request, login, errors={"leave": error.detail}, status=429)
+    response = RedirectResponse("/account/deleted", 303)
+    auth.drop_login(response)
+    return response
+
+
+@router.get("/account/deleted")
+def deleted_page(request: Request) -> Response:
+    """Goodbye."""
+    return render.page(request, "accounts/deleted.html", CredentialsPage())
+
+
 def _authenticate(request: Request, name: str, password: str) -> User:
     limit, address = get_settings().login_limit, auth.client_address(request)
     key = unicodedata.normalize("NFKC", name).strip().casefold()
-    amount, _, period = limit.partition("/")
-    address_limit = f"{int(amount) * ADDRESS_SHARE}/{period}"
+    address_limit = limits.of_address(limit)
     limits.check("login-address", address_limit, address)
     # Counted before the answer is known: tries sent at the same moment are not free.
     limits.hit("login", limit, key)

@@ -1,54 +1,86 @@
-"""One checkpoint: its scores against the one before, what it wrote, and its facts."""
+"""One checkpoint: its scores against another, the items that flipped, what it wrote, its family; and more suites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal
 
-import structlog
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import StringConstraints
 from sqlalchemy.orm import Session
 
-from analysis import compare
-from registry import checkpoints, evaluations, samples
-from registry.errors import RegistryError
-from registry.models import Checkpoint, Evaluation, Result
-from registry.models.base import FINISHED
-from registry.settings import get_settings
-from server import charts, growth, probes, render
+from registry import checkpoints, comparisons, db, evaluations, events, quantizations
+from registry import lineage as registry_lineage
+from registry.changes import Pair
+from registry.errors import Conflict
+from registry.models import Checkpoint, Evaluation
+from registry.models.base import FINISHED, READY, SCORED, VERIFYING
+from server import (
+    auth,
+    compare,
+    csrf,
+    figures,
+    growth,
+    lineage,
+    pedigree,
+    probes,
+    protocols,
+    quantization,
+    render,
+    scores,
+)
 from server.deps import ReadSession, RunInPath
+from server.flips import flips_src
+from server.i18n import gettext
+from server.sides import View
 
-router = APIRouter(include_in_schema=False)
-log = structlog.get_logger(__name__)
+router = APIRouter(route_class=csrf.FormRoute, include_in_schema=False)
+
+MAX_OTHERS = 200
+MAX_DIGITS = 18
+KINDS = r"^(pretrained|chat|avg[1-9]\d?)$"
+Step = Annotated[int, Path(ge=0, lt=10**MAX_DIGITS)]
+Kind = Annotated[str, StringConstraints(pattern=KINDS)]
+Precision = Literal["16", "8", "4"]
+Against = Annotated[str, Query(max_length=120)]
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """One task of a checkpoint, against the checkpoint before."""
+class Warning:
+    """What looks wrong about a checkpoint, and the other step that it is about."""
 
-    task: str
+    kind: str
+    """`same_weights`, `twin` or `tokenizer`."""
+    step: int | None
+    href: str
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Other:
+    """A checkpoint of the same run that this one can be held against."""
+
+    value: str
+    text: str
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class FlippedTask:
+    """How many items of a task changed in one direction, and where they can be read."""
+
     title: str
-    ability: str
-    metric: str
-    status: str
-    error: str
-    value: str = ""
-    interval: str = ""
-    before: str = ""
-    change: str = ""
-    verdict: str = ""
-    """`gain`, `loss`, `within noise`, or empty where there is nothing to compare."""
-    paired: bool = False
-    chance: str = ""
-    n: int | None = None
+    num_items: int
+    src: str
 
 
-class Change(NamedTuple):
-    """A score against the earlier one; `paired` where the same items were compared one by one."""
+@dataclass(frozen=True)
+class FlipsFragment:
+    """Context of checkpoints/_flips.html."""
 
-    value: float | None = None
-    verdict: str = ""
-    paired: bool = False
+    before: Checkpoint | None
+    learned: Sequence[FlippedTask]
+    forgotten: Sequence[FlippedTask]
 
 
 @dataclass(frozen=True)
@@ -56,16 +88,28 @@ class CheckpointPage:
     """Context of checkpoints/page.html."""
 
     checkpoint: Checkpoint
+    warnings: Sequence[Warning]
     before: Checkpoint | None
+    """The one that it is held against: the one before, or another that the reader chose."""
     before_href: str
-    after_href: str
-    scores: Sequence[ScoreRow]
+    others: Sequence[Other]
+    own_href: str
+    flips_href: str
+    compare_href: str
+    lineage: lineage.Lineage
+    precisions: Sequence[quantization.Precision]
+    pedigree: pedigree.Pedigree
+    groups: Sequence[scores.ScoreGroup]
     sayings: Sequence[probes.Saying]
-    engine_seconds: float
+    cost: scores.Cost
     num_open: int
-    protocol: Mapping[str, str]
+    can_ask: bool
+    """Whether the full suites can be asked for."""
+    engines: Sequence[str]
+    """The protocols of its scores in a few words each."""
     files: Sequence[tuple[str, int]]
-    siblings: Sequence[growth.CheckpointRow]
+    planned: int | None
+    """How many evaluations were just asked for."""
     is_update: bool = False
 
 
@@ -74,92 +118,153 @@ def show_checkpoint(
     request: Request,
     session: ReadSession,
     run: RunInPath,
-    step: int,
-    kind: Literal["pretrained", "chat"] | None = None,
-    precision: Literal["16", "8", "4"] | None = None,
+    step: Step,
+    kind: Kind | None = None,
+    precision: Precision | None = None,
+    against: Against = "",
+    planned: int | None = Query(default=None, ge=0),
 ) -> HTMLResponse:
-    """The page of one checkpoint."""
+    """The page of one checkpoint; `against` is the step or label of another, without it the one before."""
     checkpoint = checkpoints.get_checkpoint(session, run, step, kind, int(precision) if precision else None)
-    return render.page(request, "checkpoints/page.html", _page_of(session, checkpoint))
+    context = _page_of(session, checkpoint, _before(session, checkpoint, against), planned)
+    return render.page(request, "checkpoints/page.html", context)
 
 
-def _page_of(session: Session, checkpoint: Checkpoint) -> CheckpointPage:
+@router.get("/runs/{run}/checkpoints/{step}/flips")
+def show_flips(
+    request: Request,
+    session: ReadSession,
+    run: RunInPath,
+    step: Step,
+    kind: Kind | None = None,
+    precision: Precision | None = None,
+    against: Against = "",
+) -> HTMLResponse:
+    """The fragment with the tasks of which items flipped between two checkpoints, those with most first."""
+    checkpoint = checkpoints.get_checkpoint(session, run, step, kind, int(precision) if precision else None)
+    before = _before(session, checkpoint, against)
+    outcomes = comparisons.compare(session, before, checkpoint).outcomes if before else []
+    context = FlipsFragment(
+        before=before,
+        learned=_flipped("learned", [(outcome.pair, outcome.learned) for outcome in outcomes]),
+        forgotten=_flipped("forgotten", [(outcome.pair, outcome.forgotten) for outcome in outcomes]),
+    )
+    return render.page(request, "checkpoints/_flips.html", context)
+
+
+@router.post("/checkpoints/{checkpoint_id}/full-suites")
+def ask_full_suites(_admin: auth.Admin, checkpoint_id: int) -> Response:
+    """Make a checkpoint a milestone and queue what it was not asked yet, whatever that costs."""
+    with db.transaction() as session:
+        checkpoint = checkpoints.get_by_id(session, checkpoint_id)
+        if checkpoint.state not in (READY, VERIFYING):
+            raise Conflict(
+                "%(checkpoint)s is %(state)s: there is nothing that an engine could load.",
+                checkpoint=checkpoint.label,
+                state=render.label(checkpoint.state),
+            )
+        checkpoint.is_milestone = True
+        planned = evaluations.plan(session, checkpoint)
+        for evaluation in planned:
+            evaluation.ignore_budget = True  # an administrator asked for it
+        address, state = growth.checkpoint_href(checkpoint), checkpoint.state
+        place = {"run": checkpoint.run.name, "step": checkpoint.step, "checkpoint_id": checkpoint.id, "state": state}
+    events.publish_board("checkpoint", place)
+    joined_by = "&" if "?" in address else "?"
+    return RedirectResponse(f"{address}{joined_by}planned={len(planned)}", 303)
+
+
+def _before(session: Session, checkpoint: Checkpoint, against: str) -> Checkpoint | None:
+    """The checkpoint that was chosen by step or label; the one before where none was, or itself."""
+    if against.isdecimal() and len(against) <= MAX_DIGITS:
+        chosen = checkpoints.get_checkpoint(session, checkpoint.run, int(against))
+    else:
+        chosen = checkpoints.by_label(session, against) if against else checkpoint
+    return _usual(session, checkpoint) if chosen is checkpoint else chosen
+
+
+def _usual(session: Session, checkpoint: Checkpoint) -> Checkpoint | None:
+    """What it is held against unasked: the checkpoint before, a quantized one its 16-bit form."""
+    return quantizations.parent_of(session, checkpoint) or checkpoints.previous(session, checkpoint)
+
+
+def _page_of(
+    session: Session, checkpoint: Checkpoint, before: Checkpoint | None, planned: int | None
+) -> CheckpointPage:
     rows = growth.checkpoint_rows(session, checkpoint.run)
-    before = checkpoints.previous(session, checkpoint)
+    family = lineage.lineage_of(session, checkpoint, rows)
+    is_chosen = before is not None and before is not checkpoints.previous(session, checkpoint)
     own = evaluations.for_checkpoint(session, checkpoint)
     earlier = evaluations.for_checkpoint(session, before) if before else []
-    by_task = {evaluation.task_id: evaluation for evaluation in earlier}
-    scored = [evaluation for evaluation in own if not evaluation.task.is_probe]
-    like_this = [row for row in rows if _same_kind(row.checkpoint, checkpoint)]
-    place = next(index for index, row in enumerate(like_this) if row.checkpoint.id == checkpoint.id)
+    against = None
+    if before is not None and is_chosen:
+        against = compare.against(comparisons.compare(session, before, checkpoint), before)
+    own_href = growth.checkpoint_href(checkpoint)
     return CheckpointPage(
         checkpoint=checkpoint,
+        warnings=[_warning(checkpoint, found) for found in checkpoint.warnings],
         before=before,
         before_href=growth.checkpoint_href(before) if before else "",
-        after_href=like_this[place - 1].href if place else "",
-        scores=[_score_row(evaluation, by_task.get(evaluation.task_id)) for evaluation in scored],
+        others=_others(rows, checkpoint, before),
+        own_href=own_href,
+        flips_href=_flips_href(own_href, before.label) if before else "",
+        compare_href=View(before.label if before else "", checkpoint.label).href,
+        lineage=family,
+        precisions=quantization.precisions_of(session, checkpoint),
+        pedigree=pedigree.draw(registry_lineage.of_checkpoint(session, checkpoint), f"checkpoint:{checkpoint.id}"),
+        groups=scores.score_groups(session, own, against),
         sayings=probes.sayings(earlier, own),
-        engine_seconds=sum(evaluation.engine_seconds or 0.0 for evaluation in own),
-        num_open=sum(evaluation.status in ("queued", "running") for evaluation in own),
-        protocol=_protocol(own),
+        cost=scores.cost_of(session, checkpoint, own),
+        num_open=scores.num_open(own),
+        can_ask=checkpoint.state in (READY, VERIFYING) and not checkpoint.is_milestone,
+        engines=_engines(own),
         files=[(name, entry["size"]) for name, entry in checkpoint.manifest.get("files", {}).items()],
-        siblings=[row for row in rows if row.checkpoint.step == checkpoint.step and row.checkpoint is not checkpoint],
+        planned=planned,
     )
 
 
-def _same_kind(one: Checkpoint, other: Checkpoint) -> bool:
-    return one.kind == other.kind and one.precision == other.precision
+def _flips_href(own_href: str, label: str) -> str:
+    path, _, asked = own_href.partition("?")
+    return f"{path}/flips?{asked}{'&' if asked else ''}against={label}"
 
 
-def _protocol(own: Sequence[Evaluation]) -> dict[str, str]:
-    done = [evaluation for evaluation in own if evaluation.protocol]
-    return {key: str(value) for key, value in done[-1].protocol.items()} if done else {}
+def _flipped(kind: str, counted: Iterable[tuple[Pair, int | None]]) -> list[FlippedTask]:
+    found = [
+        FlippedTask(figures.task_title(pair.after.task), number, f"{flips_src(pair)}&show={kind}")
+        for pair, number in counted
+        if number
+    ]
+    return sorted(found, key=lambda task: -task.num_items)
 
 
-def _headline(evaluation: Evaluation | None) -> Result | None:
-    if evaluation is None or evaluation.status != FINISHED:
-        return None
-    return next((result for result in evaluation.results if result.metric == evaluation.task.metric), None)
+def _others(rows: Sequence[growth.CheckpointRow], checkpoint: Checkpoint, before: Checkpoint | None) -> list[Other]:
+    """The ready ones of the run, evenly spaced where there are many; a chosen one of another run too."""
+    usable = [row.checkpoint for row in rows if row.checkpoint.state in SCORED and row.checkpoint is not checkpoint]
+    stride = -(-len(usable) // MAX_OTHERS) or 1
+    shown = [one for place, one in enumerate(usable) if place % stride == 0 or one is before]
+    shown = shown if before is None or before in shown else [before, *shown]
+    return [Other(one.label, _other_text(one, checkpoint), one is before) for one in shown]
 
 
-def _score_row(evaluation: Evaluation, earlier: Evaluation | None) -> ScoreRow:
-    task, now, then = evaluation.task, _headline(evaluation), _headline(earlier)
-    change = _compare(evaluation, earlier, now, then)
-    return ScoreRow(
-        task=task.name,
-        title=charts.task_title(task),
-        ability=task.ability,
-        metric=charts.metric_name(task.metric),
-        status=evaluation.status,
-        error=evaluation.error,
-        value=charts.value_text(task.metric, now.value) if now else "",
-        interval=charts.range_text(task.metric, now.low, now.high) if now else "",
-        before=charts.value_text(task.metric, then.value) if then else "",
-        change=charts.change_text(task.metric, change.value),
-        verdict=change.verdict,
-        paired=change.paired,
-        chance=charts.value_text(task.metric, task.chance) if task.chance is not None else "",
-        n=now.n if now else None,
+def _other_text(other: Checkpoint, checkpoint: Checkpoint) -> str:
+    if other.run_id != checkpoint.run_id:
+        return other.label
+    words = [gettext("step %(step)s", step=render.number(other.step))]
+    words += [render.label(other.kind)] if other.kind != "pretrained" else []
+    words += [gettext("%(bits)s bit", bits=other.precision)] if other.precision != 16 else []
+    return " · ".join(words)
+
+
+def _warning(checkpoint: Checkpoint, found: dict[str, object]) -> Warning:
+    step, distance = found.get("step"), found.get("distance")
+    return Warning(
+        kind=str(found.get("kind", "")),
+        step=step if isinstance(step, int) else None,
+        href=growth.step_href(checkpoint, step) if isinstance(step, int) else "",
+        distance=float(distance) if isinstance(distance, int | float) else None,
     )
 
 
-def _compare(evaluation: Evaluation, earlier: Evaluation | None, now: Result | None, then: Result | None) -> Change:
-    if earlier is None or now is None or then is None:
-        return Change()
-    better = evaluation.task.higher_is_better
-    difference = _paired(earlier, evaluation)
-    # The files pair by the plain metric; only where that is what is shown do the two agree.
-    if difference is not None and abs(difference.value - (now.value - then.value)) < 1e-6:
-        return Change(difference.value, difference.verdict(higher_is_better=better), paired=True)
-    return Change(now.value - then.value, compare.verdict(then, now, higher_is_better=better))
-
-
-def _paired(before: Evaluation, after: Evaluation) -> compare.Difference | None:
-    if not before.samples_file or not after.samples_file:
-        return None
-    folder = get_settings().samples_dir
-    try:
-        return samples.compare(folder / before.samples_file, folder / after.samples_file)
-    except RegistryError as error:
-        log.warning("Sample files cannot be paired.", evaluation_id=after.id, error=str(error))
-        return None
+def _engines(own: Sequence[Evaluation]) -> list[str]:
+    found = [protocols.summary(one.protocol) for one in own if one.status == FINISHED and one.protocol]
+    return list(dict.fromkeys(text for text in found if text))

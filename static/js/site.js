@@ -17,7 +17,7 @@ document.getElementById("theme-button")?.addEventListener("click", () => {
 // at most once in `calmMs`, so a burst of results is one request.
 const calmMs = 900;
 const waiting = new Map();
-const kinds = ["checkpoint", "evaluation", "metrics", "post"];
+const kinds = ["checkpoint", "evaluation", "metrics", "post", "prompt", "job"];
 let source = null;
 
 function hears(element, kind, data) {
@@ -27,6 +27,16 @@ function hears(element, kind, data) {
       && (!task || task === data.task) && (!step || step === String(data.step));
   });
 }
+
+// What the reader has unfolded stays unfolded when its surroundings are replaced.
+const unfolded = new Set();
+document.addEventListener("htmx:beforeSwap", (event) => {
+  for (const details of event.detail.target.querySelectorAll("details[id][open]")) unfolded.add(details.id);
+});
+document.addEventListener("htmx:afterSettle", () => {
+  for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
+  unfolded.clear();
+});
 
 function refreshSoon(element) {
   if (waiting.has(element)) return;

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from registry import accounts, checkpoints, db, suites
 from registry.settings import get_settings
 from tests.browser.tiny import write_folder
 from tests.conftest import ROOT, free_port, migrate
+from tests.server.seed import fill
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
@@ -35,6 +36,13 @@ ARGUMENTS = (
 KEPT_TASKS = ("starter_pairs_en", "starter_probes")
 """Real tasks of `suites/`, few of them: these tests are about pages."""
 ADMIN, PASSWORD = "keeper", "keeper of the garden"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What fails in a browser is tried once more and reported as a rerun: on two busy processors a page may be late."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,7 @@ class Site:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Everything started once; it takes about ten seconds until the worker takes its first job."""
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
+    _need_chromium()
     home = tmp_path_factory.mktemp("browser-home")
     valkey = ValkeyServer(data_dir=tmp_path_factory.mktemp("browser-valkey"), port=free_port())
     valkey.start()
@@ -90,13 +97,36 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         valkey.stop()
 
 
+@pytest.fixture(scope="session")
+def seeded_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site full of what `tests.server.seed` makes, without a worker: for pages that only show."""
+    _need_chromium()
+    home = tmp_path_factory.mktemp("seeded-home")
+    valkey = ValkeyServer(data_dir=tmp_path_factory.mktemp("seeded-valkey"), port=free_port())
+    valkey.start()
+    (home / "redis_url").write_text(f"{valkey.connection_url}/0")
+    port = free_port()
+    started = Site(f"http://127.0.0.1:{port}", home, tmp_path_factory.mktemp("seeded-folders"), valkey)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        started.use(fill)
+        children.append(_start(home / "server.log", _environment(home, port, valkey.connection_url), "server"))
+        wait_for(lambda: _answers(started.address), 60, "the web server", home)
+        yield started
+    finally:
+        for child in children:
+            _end(child)
+        valkey.stop()
+
+
 @pytest.fixture(scope="module")
-def browser(site: Site) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """A real Chromium with an empty profile.
 
     Not for the whole session: Playwright keeps an event loop running in this thread, beside which no
     other test of the process could run one.
     """
+    _need_chromium()
     with (
         sync_playwright() as playwright,
         closing(playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))) as launched,
@@ -114,6 +144,23 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """One page whose script errors and broken requests fail the test."""
+    with sound(context) as opened:
+        yield opened
+
+
+@pytest.fixture
+def seeded_page(browser: Browser, seeded_site: Site) -> Iterator[Page]:
+    """As `page`, before the site that `tests.server.seed` has filled."""
+    with (
+        closing(browser.new_context(base_url=seeded_site.address, locale="en-GB", viewport=DESKTOP)) as made,
+        sound(made) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def sound(context: BrowserContext) -> Iterator[Page]:
+    """A page that must not meet a script error or a broken request."""
     errors: list[str] = []
     page = context.new_page()
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -144,6 +191,11 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str, home: P
             logs = "\n".join(path.read_text()[-3000:] for path in home.glob("*.log"))
             pytest.fail(f"Waited {seconds:.0f} s for {what}.\n{logs}")
         time.sleep(0.2)
+
+
+def _need_chromium() -> None:
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"{CHROMIUM} is not installed")
 
 
 def _prepare() -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Site, log_in
 from tests.browser.tiny import write_folder, write_zip
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 
 def upload(page: Page, file: Path, run: str, step: int) -> None:

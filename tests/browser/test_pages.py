@@ -15,11 +15,23 @@ from playwright.sync_api import Browser, Page, expect
 from registry import db, news
 from tests.browser.conftest import DESKTOP, PHONE, Site, log_in, wait_for
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
-PUBLIC = ("/", "/runs", "/runs/garden", "/runs/garden/checkpoints/10", "/models", "/news", "/chat", "/nothing-here")
+PUBLIC = (
+    "/",
+    "/runs",
+    "/runs/garden",
+    "/runs/garden/timelapse",
+    "/runs/garden/checkpoints/10",
+    "/evaluations/1",
+    "/models",
+    "/news",
+    "/chat",
+    "/arena",
+    "/nothing-here",
+)
 DOORS = ("/login", "/register")
-INSIDE = ("/chat", "/account", "/admin", "/admin/upload", "/admin/news")
+INSIDE = ("/chat", "/account", "/admin", "/admin/upload", "/admin/news", "/admin/prompts", "/admin/votes")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +102,17 @@ def test_no_page_behind_the_login_either(view: tuple[Page, str]) -> None:
     page.wait_for_url(re.compile(r"/chat/[\w-]{15,}$"))
     expect(page.locator("[data-copy]")).to_be_visible()
     look_at(page, page.url, f"{kind}-inside-conversation")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_the_whole_menu_is_on_a_phones_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    log_in(page)
+    edges = page.locator("header nav a").evaluate_all("links => links.map((one) => one.getBoundingClientRect().right)")
+    assert len(edges) == 7
+    assert max(edges) <= width
+    page.locator("header nav").get_by_role("link", name="Admin").click()
+    page.wait_for_url("/admin")
 
 
 def test_news_are_previewed_as_harmless_markup(page: Page, site: Site) -> None:

@@ -44,6 +44,12 @@ def test_the_split_is_the_same_in_every_version() -> None:
     assert held_out == EXPECTED
 
 
+def test_pieces_that_training_holds_too_are_found() -> None:
+    first = next(split.training("statutes")).text.split("\n")[1]
+    pieces = {first, "此句不在任何法律之中。"}
+    assert split.seen_in_training("statutes", pieces, str.splitlines) == {first}
+
+
 def test_an_unknown_source_is_answered_with_the_known_ones() -> None:
     with pytest.raises(KeyError, match="statutes"):
         split.held_out("wikipedia")

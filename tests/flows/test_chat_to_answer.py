@@ -14,7 +14,7 @@ from registry import db
 from registry.models import Turn
 from tests.flows.conftest import Site, wait_for
 
-pytestmark = [pytest.mark.flow, pytest.mark.engine, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.flow, pytest.mark.engine]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,26 @@ def test_the_answer_is_the_worker_s_own_even_if_it_dies_in_between(visitor: http
     trained.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
     events = read_events(visitor, turn)
     assert events[-1][2]["status"] == "finished", trained.log("worker")
+
+
+def test_another_worker_takes_an_answer_over_in_its_middle_and_nothing_appears_twice(
+    visitor: httpx.Client, trained: Site
+) -> None:
+    turn = ask(visitor, "flow@8", "第二条", max_tokens="200", temperature="1.0")
+    with visitor.stream("GET", f"/chat/turns/{turn}/events", timeout=httpx.Timeout(10, read=90)) as stream:
+        for line in stream.iter_lines():
+            if line == "event: delta":
+                worker = trained.children["worker"]
+                os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+                break
+    trained.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
+    events = read_events(visitor, turn)
+    assert events[-1][2]["status"] == "finished", trained.log("worker")
+    starts = [at for at, (_, kind, _) in enumerate(events) if kind == "start"]
+    assert [events[at][2]["attempt"] for at in starts] == [1, 2]
+    # The browser throws away what the first worker wrote, and has the whole of the second one's.
+    assert text_of(events[starts[-1] :]) == stored_answer(trained, turn)
 
 
 def test_a_stranger_cannot_read_it(trained: Site, visitor: httpx.Client) -> None:

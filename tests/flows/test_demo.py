@@ -23,6 +23,7 @@ def start(home: Path, port: int, output: Path) -> "subprocess.Popen[bytes]":
     """The command in a session of its own, as a terminal starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GROW_")}
     environment |= {"GROW_HOME": str(home), "GROW_PORT": str(port), "GROW_ENGINE": "scripted"}
+    environment["GROW_MILESTONE_EVERY"] = "-1"
     command = [sys.executable, "-m", "grow", "demo", "--config", "debug", "--run", "tiny"]
     with output.open("wb") as file:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)

@@ -122,3 +122,16 @@ def test_create_admin_makes_or_promotes(session: Session) -> None:
     assert accounts.authenticate(session, "ada", "another password").is_admin
     assert accounts.create_admin(session, "bob", "another password").is_admin
     assert accounts.count_users(session) == 2
+
+
+def test_roles_change_but_somebody_stays_administrator(session: Session) -> None:
+    first, second = (make_user(session, name, role="admin") for name in ("first", "second"))
+    member = make_user(session, "mei")
+    accounts.set_role(session, first, member, "publisher")
+    assert (member.role, member.may_publish, member.is_admin) == ("publisher", True, False)
+    assert [one.name for one in accounts.find_users(session, role="publisher")[0]] == ["mei"]
+    accounts.set_role(session, first, second, "member")
+    with pytest.raises(Conflict, match="last administrator"):
+        accounts.set_role(session, first, first, "member")
+    with pytest.raises(Invalid, match="no role"):
+        accounts.set_role(session, first, member, "queen")

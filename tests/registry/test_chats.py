@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from registry import chats, tickets
-from registry.errors import Conflict, Invalid, NotFound
-from registry.models import Chat, Turn
-from registry.models.base import CANCELLED, FINISHED, QUEUED
+from registry import blocklist, chats, tickets
+from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.models import Chat, Turn, User
+from registry.models.base import CANCELLED, FINISHED, QUEUED, utcnow
 from tests.factories import make_checkpoint, make_run, make_user
 
 
@@ -24,6 +24,13 @@ def answered(session: Session, turn: Turn, answer: str = "fine") -> Turn:
     tickets.finish(session, claim.ticket_id, claim.fence)
     chats.close_turn(session, turn.id, status=FINISHED, answer=answer, finish_reason="stop")
     return turn
+
+
+def loaded(session: Session, chat: Chat) -> Chat:
+    """The thread as its owner finds it, with all turns."""
+    session.flush()
+    session.expire(chat)
+    return chats.get_chat(session, session.get_one(User, chat.user_id), chat.public_id)
 
 
 def test_a_question_is_queued_with_a_ticket_and_names_the_thread(session: Session, chat: Chat) -> None:
@@ -122,3 +129,81 @@ def test_a_turn_comes_with_its_whole_thread(session: Session, chat: Chat) -> Non
     turn = chats.get_turn(session, second.id)
     assert [(t.prompt, t.answer) for t in turn.chat.turns] == [("one", "1"), ("two", "")]
     assert turn.chat.checkpoint.label == "demo@0"
+
+
+class TestBranches:
+    def test_an_edited_question_is_kept_beside_the_first(self, session: Session, chat: Chat) -> None:
+        first = answered(session, chats.open_turn(session, chat, "one"))
+        follow = answered(session, chats.open_turn(session, chat, "two"))
+        other = answered(session, chats.open_turn(session, chat, "other", after=None))
+        whole = loaded(session, chat)
+        assert [turn.prompt for turn in chats.branch(whole)] == ["other"]
+        assert chats.siblings(whole, first) == [first, other]
+        chats.show_turn(whole, first)
+        assert whole.leaf_id == follow.id
+
+    def test_stepping_back_shows_one_less_and_loses_nothing(self, session: Session, chat: Chat) -> None:
+        first = answered(session, chats.open_turn(session, chat, "one"))
+        second = answered(session, chats.open_turn(session, chat, "two"))
+        whole = loaded(session, chat)
+        assert chats.step_back(whole) is second
+        assert chats.branch(whole) == [first]
+        assert chats.step_back(whole) is first
+        assert (chats.step_back(whole), len(whole.turns)) == (None, 2)
+
+    def test_a_turn_of_another_thread_cannot_be_followed(self, session: Session, chat: Chat) -> None:
+        other = chats.open_chat(session, make_user(session), chat.checkpoint)
+        foreign = answered(session, chats.open_turn(session, other, "one"))
+        with pytest.raises(NotFound):
+            chats.open_turn(session, chat, "two", after=foreign.id)
+
+
+class TestFork:
+    def test_the_branch_up_to_a_turn_goes_to_another_checkpoint(self, session: Session, chat: Chat) -> None:
+        first = answered(session, chats.open_turn(session, chat, "one", {"temperature": 0.3}), "1")
+        answered(session, chats.open_turn(session, chat, "two"), "2")
+        older = make_checkpoint(session, chat.checkpoint.run, 77)
+        user = make_user(session)
+        copy = loaded(session, chats.fork(session, user, loaded(session, chat), first, older))
+        assert (copy.user_id, copy.checkpoint_id, copy.forked_from_id) == (user.id, older.id, chat.id)
+        assert [(t.prompt, t.answer, t.params) for t in chats.branch(copy)] == [("one", "1", {"temperature": 0.3})]
+        assert chats.open_turn(session, copy, "and you?").position == 1
+
+    def test_what_is_still_being_written_stays_behind(self, session: Session, chat: Chat) -> None:
+        turn = chats.open_turn(session, chat, "one")
+        copy = chats.fork(session, make_user(session), loaded(session, chat), turn, chat.checkpoint)
+        assert loaded(session, copy).turns == []
+
+    def test_an_unready_checkpoint_is_refused(self, session: Session, chat: Chat) -> None:
+        unready = make_checkpoint(session, chat.checkpoint.run, 78, ready=False)
+        with pytest.raises(Conflict):
+            chats.fork(session, make_user(session), loaded(session, chat), None, unready)
+
+
+def test_a_rating_has_a_reason_until_it_changes(session: Session, chat: Chat) -> None:
+    turn = answered(session, chats.open_turn(session, chat, "one"))
+    with pytest.raises(Conflict):
+        chats.explain_rating(session, turn, "why")
+    chats.rate_turn(session, turn, -1)
+    chats.explain_rating(session, turn, "  wrong\n" + "x" * 900)
+    assert turn.rating_reason == ("wrong " + "x" * 900)[:500]
+    chats.rate_turn(session, turn, 1)
+    assert turn.rating_reason == ""
+
+
+def test_a_banned_person_asks_nothing_and_is_told_why(session: Session) -> None:
+    user = make_user(session)
+    chat = chats.open_chat(session, user, make_checkpoint(session, make_run(session)))
+    user.banned_at, user.ban_reason = utcnow(), "spam"
+    session.flush()
+    with pytest.raises(Refused, match="spam"):
+        chats.open_turn(session, chat, "hello")
+
+
+def test_a_blocked_pattern_is_refused_without_being_repeated(session: Session) -> None:
+    user = make_user(session)
+    blocklist.add(session, make_user(session, role="admin"), "forbidden words")
+    chat = chats.open_chat(session, user, make_checkpoint(session, make_run(session)))
+    with pytest.raises(Invalid, match="rules do not allow") as refusal:
+        chats.open_turn(session, chat, "Say the Forbidden WORDS")
+    assert "forbidden" not in str(refusal.value)

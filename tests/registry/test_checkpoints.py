@@ -51,6 +51,17 @@ def test_an_unknown_step_is_told_with_those_that_exist(session: Session) -> None
         checkpoints.get_by_id(session, 10**6)
 
 
+def test_a_label_names_its_checkpoint(session: Session) -> None:
+    run = make_run(session)
+    plain, chat = make_checkpoint(session, run, 10), make_checkpoint(session, run, 10, kind="chat")
+    for checkpoint in (plain, chat):
+        assert checkpoints.by_label(session, checkpoint.label) is checkpoint
+    with pytest.raises(NotFound, match="no checkpoint: write run@step"):
+        checkpoints.by_label(session, "demo-10")
+    with pytest.raises(NotFound, match="no checkpoint at step 11"):
+        checkpoints.by_label(session, "demo@11")
+
+
 def test_the_one_before_is_ready_and_of_the_same_kind(session: Session) -> None:
     run = make_run(session)
     first = make_checkpoint(session, run, 1)

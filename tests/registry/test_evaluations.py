@@ -1,11 +1,15 @@
-"""Evaluations: planned once, recorded once, read as curves."""
+"""Evaluations: planned once, recorded slice by slice, finished once."""
+
+from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
 
-from registry import evaluations, tickets
-from registry.errors import Invalid, NotFound
-from registry.models.base import CANCELLED, FINISHED
+from registry import checkpoints, curves, evaluations, tickets
+from registry.errors import Conflict
+from registry.models import Evaluation
+from registry.models.base import CANCELLED, FAILED, FINISHED
+from registry.settings import get_settings
 from tests.factories import finish_evaluation, make_checkpoint, make_run, make_task
 
 
@@ -22,13 +26,11 @@ def test_a_finished_evaluation_stays_as_it_is(session: Session) -> None:
     task = make_task(session)
     checkpoint = make_checkpoint(session, make_run(session))
     done = finish_evaluation(session, checkpoint, task, 0.5)
-    evaluations.finish(
-        session, done.id, results=[], protocol={}, num_items=0, engine_seconds=0, samples_file="other.parquet"
-    )
+    evaluations.finish(session, done.id, results=[], protocol={"engine": "other"}, items_file="other.parquet")
     session.flush()
     session.expunge_all()
     [read] = evaluations.for_checkpoint(session, checkpoint)
-    assert (read.status, read.num_items, [r.value for r in read.results]) == (FINISHED, 200, [0.5])
+    assert (read.status, read.items_file, [r.value for r in read.results]) == (FINISHED, "", [0.5])
 
 
 def test_rejecting_a_checkpoint_drops_what_is_open(session: Session) -> None:
@@ -40,48 +42,6 @@ def test_rejecting_a_checkpoint_drops_what_is_open(session: Session) -> None:
     assert tickets.num_queued(session) == 0
 
 
-class TestGrowthSeries:
-    def test_orders_by_step_and_keeps_other_kinds_apart(self, session: Session) -> None:
-        task, run = make_task(session), make_run(session)
-        for step, value in ((20, 0.6), (10, 0.4)):
-            finish_evaluation(session, make_checkpoint(session, run, step), task, value)
-        finish_evaluation(session, make_checkpoint(session, run, 15, kind="chat"), task, 0.9)
-        series = evaluations.growth_series(session, run, task)
-        assert [(p.step, p.value, p.x) for p in series.points] == [(10, 0.4, 40960), (20, 0.6, 81920)]
-        assert series.metric == "acc"
-        assert all(p.low is not None and p.low < p.value for p in series.points)
-
-    @pytest.mark.parametrize(("x", "at"), [("tokens", 40960), ("step", 10), ("flops", 1e10)])
-    def test_offers_several_axes(self, session: Session, x: str, at: float) -> None:
-        task, run = make_task(session), make_run(session)
-        finish_evaluation(session, make_checkpoint(session, run, 10), task, 0.4)
-        assert [p.x for p in evaluations.growth_series(session, run, task, x=x).points] == [at]
-
-    def test_time_counts_from_the_start_of_the_run(self, session: Session) -> None:
-        task, run = make_task(session), make_run(session)
-        finish_evaluation(session, make_checkpoint(session, run, 10), task, 0.4)
-        [point] = evaluations.growth_series(session, run, task, x="time").points
-        assert 0 <= point.x < 60
-
-    def test_a_checkpoint_of_unknown_age_is_left_out_of_the_token_axis_only(self, session: Session) -> None:
-        task, run = make_task(session), make_run(session)
-        finish_evaluation(session, make_checkpoint(session, run, 10, tokens_seen=None), task, 0.4)
-        assert evaluations.growth_series(session, run, task).points == []
-        assert len(evaluations.growth_series(session, run, task, x="step").points) == 1
-
-    def test_an_unknown_axis_or_metric_is_told_with_what_exists(self, session: Session) -> None:
-        task, run = make_task(session), make_run(session)
-        with pytest.raises(Invalid, match="tokens, step, flops, time"):
-            evaluations.growth_series(session, run, task, x="moon")
-        with pytest.raises(NotFound, match="Metrics: acc"):
-            evaluations.growth_series(session, run, task, metric="vibes")
-
-    def test_a_metric_known_but_without_points_here_is_an_empty_curve(self, session: Session) -> None:
-        task = make_task(session)
-        finish_evaluation(session, make_checkpoint(session, make_run(session)), task, 0.4)
-        assert evaluations.growth_series(session, make_run(session, "other"), task).points == []
-
-
 def test_progress_counts_statuses_for_each_checkpoint(session: Session) -> None:
     task, run = make_task(session), make_run(session)
     make_task(session, "b")
@@ -90,31 +50,155 @@ def test_progress_counts_statuses_for_each_checkpoint(session: Session) -> None:
     assert evaluations.progress(session, run) == {checkpoint.id: {"finished": 1, "queued": 1}}
 
 
-class TestRunSeries:
-    def test_it_is_every_headline_curve_and_equals_the_single_ones(self, session: Session) -> None:
+class TestPlan:
+    def test_full_suites_are_for_milestones_and_the_rest_waits_to_be_asked(
+        self, session: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GROW_MILESTONE_EVERY", "2")
+        get_settings.cache_clear()
+        panel, full = make_task(session, "a_panel"), make_task(session, "b_full", schedule="milestone")
+        make_task(session, "rare", schedule="asked")
+        run = make_run(session, max_steps=50)
+        planned = {
+            step: [e.task_id for e in evaluations.plan(session, make_checkpoint(session, run, step))]
+            for step in (10, 20, 30, 50)
+        }
+        assert planned == {10: [panel.id], 20: [panel.id, full.id], 30: [panel.id], 50: [panel.id, full.id]}
+
+    def test_the_panel_goes_before_the_full_suites(self, session: Session) -> None:
+        make_task(session, "full", schedule="milestone", position=1)
+        make_task(session, "panel", position=2)
+        evaluations.plan(session, make_checkpoint(session, make_run(session, max_steps=10), 10))
+        claims = [tickets.claim(session, "w") for _ in range(2)]
+        assert [claim.lane for claim in claims if claim] == [tickets.EVALUATION, tickets.MILESTONE]
+
+    def test_what_the_machine_cannot_do_is_not_planned(
+        self, session: Session, grow_home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_task(session, "code", needs="code_execution")
+        make_task(session, "exam", needs="local:ceval")
         run = make_run(session)
-        tasks = [make_task(session, "a", position=1), make_task(session, "b", position=2)]
-        make_task(session, "probe", metric="", is_probe=True)
-        for step, value in ((10, 0.3), (20, 0.4)):
-            checkpoint = make_checkpoint(session, run, step)
-            for task in tasks:
-                finish_evaluation(session, checkpoint, task, value)
-        assert evaluations.run_series(session, run, "step") == [
-            evaluations.growth_series(session, run, task, x="step") for task in tasks
-        ]
+        assert evaluations.plan(session, make_checkpoint(session, run, 1)) == []
+        (grow_home / "benchmarks" / "ceval").mkdir(parents=True)
+        monkeypatch.setenv("GROW_BENCHMARKS_DIR", str(grow_home / "benchmarks"))
+        monkeypatch.setenv("GROW_RUN_CODE", "1")
+        get_settings.cache_clear()
+        assert len(evaluations.plan(session, make_checkpoint(session, run, 2))) == 2
 
-    def test_a_task_without_results_is_an_empty_curve(self, session: Session) -> None:
-        make_task(session)
-        [series] = evaluations.run_series(session, make_run(session))
-        assert series.points == []
-
-    def test_an_unknown_axis_is_refused(self, session: Session) -> None:
-        with pytest.raises(Invalid, match="tokens, step, flops, time"):
-            evaluations.run_series(session, make_run(session), "moon")
+    def test_a_task_may_be_asked_for_again_but_not_while_it_is_open(self, session: Session) -> None:
+        task, checkpoint = make_task(session), make_checkpoint(session, make_run(session))
+        finish_evaluation(session, checkpoint, task, 0.5)
+        assert evaluations.plan_tasks(session, checkpoint, [task]) == []
+        [again] = evaluations.plan_tasks(session, checkpoint, [task], again=True, by_hand=True)
+        assert again.ignore_budget
+        assert evaluations.plan_tasks(session, checkpoint, [task], again=True) == []
 
 
-def test_a_probe_has_no_curve(session: Session) -> None:
-    task = make_task(session, "probe", metric="", is_probe=True)
-    make_task(session, "scored")
-    with pytest.raises(NotFound, match="Tasks with one: scored"):
-        evaluations.growth_series(session, make_run(session), task)
+class TestSlices:
+    def test_they_follow_each_other_and_add_up(self, session: Session) -> None:
+        evaluation = planned(session)
+        for start, stop in ((0, 60), (60, 100)):
+            part = evaluations.NewSlice(start, stop, f"1/1/{start}", engine_seconds=2.0, num_truncated=1)
+            evaluations.start(session, evaluation.id, 100, {"engine": "x"})
+            evaluations.add_slice(session, evaluation.id, part)
+        session.flush()
+        session.expire_all()
+        read = evaluations.get_evaluation(session, evaluation.id)
+        assert (read.num_done, read.num_items, read.num_truncated, read.engine_seconds) == (100, 100, 2, 4.0)
+        assert [path.name for path in evaluations.sample_paths(read)] == ["0", "60"]
+
+    def test_the_same_stretch_twice_is_refused(self, session: Session) -> None:
+        evaluation = planned(session)
+        evaluations.add_slice(session, evaluation.id, evaluations.NewSlice(0, 60, "a"))
+        with pytest.raises(Conflict, match="stands at item 60"):
+            evaluations.add_slice(session, evaluation.id, evaluations.NewSlice(0, 50, "b"))
+
+    def test_beginning_again_drops_them(self, session: Session) -> None:
+        evaluation = planned(session)
+        evaluations.add_slice(session, evaluation.id, evaluations.NewSlice(0, 60, "a"))
+        session.flush()
+        evaluations.begin_again(session, evaluation.id)
+        session.flush()
+        session.expire_all()
+        read = evaluations.get_evaluation(session, evaluation.id)
+        assert (read.num_done, read.slices) == (0, [])
+
+
+class TestProtocol:
+    def test_the_same_key_twice_changes_nothing(self, session: Session) -> None:
+        task, checkpoint = make_task(session), make_checkpoint(session, make_run(session))
+        finish_evaluation(session, checkpoint, task, 0.5)
+        [again] = evaluations.plan_tasks(session, checkpoint, [task], again=True)
+        score = evaluations.Score("acc", 0.9, 0.0, 0.9, 0.9, 200)
+        evaluations.finish(session, again.id, results=[score], protocol={"engine": "scripted", "revision": "other"})
+        session.flush()
+        session.expire_all()
+        kept = [e for e in evaluations.for_checkpoint(session, checkpoint) if e.status == FINISHED]
+        assert [[r.value for r in e.results] for e in kept] == [[0.5]]
+        assert "they stand" in session.get_one(Evaluation, again.id).error
+
+    def test_another_key_is_another_evaluation(self, session: Session) -> None:
+        task, checkpoint = make_task(session), make_checkpoint(session, make_run(session))
+        finish_evaluation(session, checkpoint, task, 0.5)
+        [again] = evaluations.plan_tasks(session, checkpoint, [task], again=True)
+        score = evaluations.Score("acc", 0.9, 0.0, 0.9, 0.9, 200)
+        evaluations.finish(session, again.id, results=[score], protocol={"engine": "other"})
+        session.flush()
+        assert again.status == FINISHED
+
+
+class TestFailures:
+    def test_they_keep_the_last_lines_of_the_engine_and_have_no_result(self, session: Session) -> None:
+        evaluation = planned(session)
+        evaluations.fail(session, evaluation.id, "The engine went down.", log="CUDA out of memory")
+        assert (evaluation.status, evaluation.log, evaluation.num_done) == (FAILED, "CUDA out of memory", 0)
+
+    def test_a_failed_one_can_be_tried_again_from_its_last_slice(self, session: Session) -> None:
+        evaluation = planned(session)
+        claim = tickets.claim(session, "w")
+        assert claim is not None
+        evaluations.add_slice(session, evaluation.id, evaluations.NewSlice(0, 60, "a"))
+        tickets.finish(session, claim.ticket_id, claim.fence, FAILED)
+        evaluations.fail(session, evaluation.id, "No.")
+        session.flush()
+        evaluations.retry(session, evaluation.id)
+        again = tickets.claim(session, "w")
+        assert again is not None
+        assert (again.evaluation_id, again.attempts, evaluation.num_done) == (evaluation.id, 1, 60)
+
+    def test_what_is_open_cannot_be_tried_again(self, session: Session) -> None:
+        with pytest.raises(Conflict, match="is queued"):
+            evaluations.retry(session, planned(session).id)
+
+
+def test_a_rescored_evaluation_has_the_new_numbers_and_is_compared_again(session: Session) -> None:
+    task, checkpoint = make_task(session), make_checkpoint(session, make_run(session))
+    done = finish_evaluation(session, checkpoint, task, 0.5)
+    done.is_compared = True
+    same = evaluations.Score("acc", 0.5, 0.02, 0.5 - 1.96 * 0.02, 0.5 + 1.96 * 0.02, 200)
+    assert evaluations.rescore(session, done.id, [same]) == []
+    assert evaluations.rescore(session, done.id, [same._replace(value=0.6), same._replace(metric="prob")]) == [
+        "acc",
+        "prob",
+    ]
+    assert not done.is_compared
+
+
+def test_imported_results_twice_are_once(session: Session) -> None:
+    task, run = make_task(session), make_run(session)
+    checkpoint = checkpoints.register_external(session, run, step=5, tokens_seen=20480)
+    score = evaluations.Score("acc", 0.5, 0.1, 0.4, 0.6, 50)
+    protocol = {"source": "lm-eval", "imported": True}
+    first = evaluations.record_imported(session, checkpoint, task, protocol=protocol, results=[score], num_items=50)
+    assert first is not None
+    assert (
+        evaluations.record_imported(session, checkpoint, task, protocol=protocol, results=[score], num_items=50) is None
+    )
+    assert [point.value for point in curves.growth_series(session, run, task).points] == [0.5]
+
+
+def planned(session: Session) -> Evaluation:
+    """An evaluation that waits."""
+    make_task(session)
+    [evaluation] = evaluations.plan(session, make_checkpoint(session, make_run(session)))
+    return evaluation

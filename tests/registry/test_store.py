@@ -11,6 +11,8 @@ import pytest
 from registry import store
 from registry.errors import Conflict, Invalid
 
+pytestmark = pytest.mark.usefixtures("grow_home")
+
 
 def safetensors(header: dict[str, Any], body: bytes) -> bytes:
     """A file of that header and body, truthful or not."""

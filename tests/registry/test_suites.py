@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from registry import suites
 from registry.errors import Invalid, NotFound
+from registry.settings import get_settings
 
 TASK = """
 task: {name}
@@ -54,3 +55,15 @@ def test_an_unknown_task_is_told_with_those_that_exist(session: Session, tmp_pat
     suites.sync(session, tmp_path)
     with pytest.raises(NotFound, match="Tasks: a"):
         suites.get_task(session, "b")
+
+
+def test_a_site_can_name_the_tasks_that_every_checkpoint_gets(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("quick_one", "quick_two", "slow"):
+        write(tmp_path, name)
+    assert {task.schedule for task in suites.sync(session, tmp_path)} == {suites.PANEL}
+    monkeypatch.setenv("GROW_PANEL", "quick_*, other")
+    get_settings.cache_clear()
+    schedules = {task.name: task.schedule for task in suites.sync(session, tmp_path)}
+    assert schedules == {"quick_one": suites.PANEL, "quick_two": suites.PANEL, "slow": suites.MILESTONE}

@@ -3,11 +3,12 @@
 import datetime as dt
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from registry import chats, evaluations, tickets
 from registry.errors import Conflict
-from registry.models import Checkpoint, Ticket, Turn
+from registry.models import Checkpoint, Ticket, Turn, User
 from registry.models.base import CANCELLED, FINISHED, QUEUED, RUNNING, utcnow
 from tests.factories import make_checkpoint, make_run, make_task, make_user
 
@@ -17,6 +18,11 @@ def ask(session: Session, checkpoint: Checkpoint, prompt: str = "hello") -> Turn
     turn = chats.open_turn(session, chats.open_chat(session, make_user(session), checkpoint), prompt)
     session.flush()
     return turn
+
+
+def ask_as(session: Session, user: User, checkpoint: Checkpoint) -> Turn:
+    """A queued message of this person, in a conversation of its own."""
+    return chats.open_turn(session, chats.open_chat(session, user, checkpoint), "hello")
 
 
 def test_a_chat_goes_before_an_evaluation_that_waited_longer(session: Session) -> None:
@@ -59,8 +65,7 @@ def test_a_worker_bound_to_one_checkpoint_gets_only_its_tickets(session: Session
     here, there = make_checkpoint(session, run, 1), make_checkpoint(session, run, 2)
     ask(session, there)
     assert tickets.claim(session, "w", only_checkpoint_id=here.id) is None
-    assert tickets.oldest_wait(session, not_checkpoint_id=here.id) is not None
-    assert tickets.oldest_wait(session, not_checkpoint_id=there.id) is None
+    assert list(tickets.waiting_since(session, tickets.ANSWERS)) == [there.id]
 
 
 def test_a_silent_workers_ticket_is_taken_over_and_its_late_report_is_refused(session: Session) -> None:
@@ -92,7 +97,8 @@ def test_given_back_keeps_its_place(session: Session) -> None:
     first, _second = ask(session, checkpoint), ask(session, checkpoint)
     claim = tickets.claim(session, "w")
     assert claim is not None
-    tickets.give_back(session, claim.ticket_id, claim.fence)
+    assert tickets.give_back(session, claim.ticket_id, claim.fence)
+    assert not tickets.give_back(session, claim.ticket_id, claim.fence)
     again = tickets.claim(session, "w")
     assert again is not None
     assert again.turn_id == first.id
@@ -109,34 +115,67 @@ def test_a_cancelled_ticket_is_lost_to_the_worker_that_holds_it(session: Session
     assert session.get_one(Ticket, claim.ticket_id).status == CANCELLED
 
 
-class TestPosition:
-    def test_counts_what_is_worked_on_and_what_is_claimed_before(self, session: Session) -> None:
+class TestFairness:
+    def test_nobodys_second_question_goes_before_somebodys_first(self, session: Session) -> None:
+        checkpoint = make_checkpoint(session, make_run(session))
+        eager, late = make_user(session), make_user(session)
+        many = [ask_as(session, eager, checkpoint).id for _ in range(3)]
+        one = ask_as(session, late, checkpoint).id
+        order = [tickets.claim(session, "w") for _ in range(4)]
+        assert [claim.turn_id for claim in order if claim] == [many[0], one, many[1], many[2]]
+
+    def test_answers_under_way_count_as_turns_that_were_had(self, session: Session) -> None:
+        checkpoint = make_checkpoint(session, make_run(session))
+        eager, late = make_user(session), make_user(session)
+        for _ in range(2):
+            ask_as(session, eager, checkpoint)
+        assert tickets.claim(session, "w") is not None
+        second = ask_as(session, late, checkpoint).id
+        claim = tickets.claim(session, "w")
+        assert claim is not None
+        assert claim.turn_id == second
+
+
+class TestLanes:
+    def test_chat_goes_before_arena_before_probes_before_evaluation(self, session: Session) -> None:
         make_task(session)
         checkpoint = make_checkpoint(session, make_run(session))
         evaluations.plan(session, checkpoint)
-        assert tickets.claim(session, "w") is not None  # the evaluation runs
-        ask(session, checkpoint)
-        mine = tickets.for_turn(session, ask(session, checkpoint).id)
-        assert mine is not None
-        where = tickets.position(session, mine)
-        assert (where.ahead_chats, where.ahead_evaluations) == (1, 1)
-        assert 0 < where.low_seconds < where.high_seconds
+        for lane in (tickets.PROBE, tickets.ARENA, tickets.CHAT):
+            chat = chats.open_chat(session, make_user(session), checkpoint)
+            chats.open_turn(session, chat, "hello", lane=lane)
+        order = [tickets.claim(session, "w") for _ in range(4)]
+        assert [claim.lane for claim in order if claim] == [
+            tickets.CHAT,
+            tickets.ARENA,
+            tickets.PROBE,
+            tickets.EVALUATION,
+        ]
 
-    def test_the_estimate_follows_measured_durations(self, session: Session) -> None:
+    def test_a_lane_that_had_nothing_for_long_is_starving(self, session: Session) -> None:
+        make_task(session)
         checkpoint = make_checkpoint(session, make_run(session))
-        done = tickets.for_turn(session, ask(session, checkpoint).id)
-        assert done is not None
-        done.status, done.claimed_at, done.finished_at = FINISHED, utcnow() - dt.timedelta(seconds=100), utcnow()
-        ask(session, checkpoint)
-        mine = tickets.for_turn(session, ask(session, checkpoint).id)
-        assert mine is not None
-        where = tickets.position(session, mine)
-        assert where.low_seconds < 100 < where.high_seconds
+        evaluations.plan(session, checkpoint)
+        lanes = tuple(tickets.LANES)
+        assert tickets.starving_lane(session, lanes) is None
+        ticket = session.scalars(select(Ticket)).one()
+        ticket.issued_at = utcnow() - dt.timedelta(seconds=tickets.GUARANTEED_SECONDS[tickets.EVALUATION] + 1)
+        session.flush()
+        assert tickets.starving_lane(session, lanes) == tickets.EVALUATION
+        assert tickets.starving_lane(session, (tickets.CHAT,)) is None
+        assert tickets.has_waiting(session, tickets.EVALUATION, checkpoint.id)
 
-    def test_nothing_ahead_is_no_waiting(self, session: Session) -> None:
-        mine = tickets.for_turn(session, ask(session, make_checkpoint(session, make_run(session))).id)
-        assert mine is not None
-        assert tickets.position(session, mine) == (0, 0, 0, 0)
+    def test_a_lane_that_was_just_served_is_not_starving(self, session: Session) -> None:
+        make_task(session)
+        checkpoint = make_checkpoint(session, make_run(session))
+        evaluations.plan(session, checkpoint)
+        claim = tickets.claim(session, "w")
+        assert claim is not None
+        tickets.next_slice(session, claim.ticket_id, claim.fence)
+        ticket = session.get_one(Ticket, claim.ticket_id, populate_existing=True)
+        ticket.issued_at = utcnow() - dt.timedelta(hours=1)
+        session.flush()
+        assert tickets.starving_lane(session, tuple(tickets.LANES)) is None
 
 
 def test_open_tickets_are_counted_by_lane_and_status(session: Session) -> None:
@@ -145,3 +184,84 @@ def test_open_tickets_are_counted_by_lane_and_status(session: Session) -> None:
     ask(session, checkpoint)
     tickets.claim(session, "w")
     assert tickets.count_by_lane(session) == {("chat", QUEUED): 1, ("chat", RUNNING): 1}
+
+
+class TestEvaluationOrder:
+    def test_ends_then_middle_then_quarters(self) -> None:
+        assert tickets.coarse_to_fine(9) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
+        assert [tickets.coarse_to_fine(n) for n in (0, 1, 2, 3)] == [[], [0], [0, 1], [0, 2, 1]]
+        assert sorted(tickets.coarse_to_fine(1000)) == list(range(1000))
+
+    def test_a_backlog_is_worked_coarse_to_fine(self, session: Session) -> None:
+        make_task(session)
+        run = make_run(session, kind="upload")
+        for step in range(0, 90, 10):
+            evaluations.plan(session, make_checkpoint(session, run, step))
+        assert claimed_steps(session, 9) == [0, 80, 40, 20, 60, 10, 30, 50, 70]
+
+    def test_the_newest_of_a_live_run_goes_first(self, session: Session) -> None:
+        make_task(session)
+        run = make_run(session)
+        for step in range(0, 50, 10):
+            evaluations.plan(session, make_checkpoint(session, run, step))
+        assert claimed_steps(session, 5) == [40, 0, 20, 10, 30]
+
+    def test_two_backlogs_are_refined_side_by_side(self, session: Session) -> None:
+        make_task(session)
+        for name in ("a", "b"):
+            run = make_run(session, name, kind="upload")
+            for step in (1, 2, 3):
+                evaluations.plan(session, make_checkpoint(session, run, step))
+        assert claimed_steps(session, 6) == [1, 1, 3, 3, 2, 2]
+
+    def test_a_resident_checkpoint_is_finished_before_a_swap(self, session: Session) -> None:
+        make_task(session, "a")
+        make_task(session, "b")
+        run = make_run(session, kind="upload")
+        resident = [make_checkpoint(session, run, step) for step in (1, 2, 3)][1]
+        for checkpoint in session.scalars(select(Checkpoint)).all():
+            evaluations.plan(session, checkpoint)
+        claims = [tickets.claim(session, "w", resident_id=resident.id) for _ in range(2)]
+        assert {claim.checkpoint_id for claim in claims if claim} == {resident.id}
+
+
+class TestNextSlice:
+    def test_the_ticket_goes_back_to_its_place_and_its_attempts_begin_anew(self, session: Session) -> None:
+        make_task(session)
+        evaluations.plan(session, make_checkpoint(session, make_run(session)))
+        first = tickets.claim(session, "w")
+        assert first is not None
+        tickets.next_slice(session, first.ticket_id, first.fence)
+        second = tickets.claim(session, "w")
+        assert second is not None
+        assert (second.ticket_id, second.fence, second.attempts) == (first.ticket_id, 2, 1)
+
+    def test_without_progress_attempts_add_up_unless_nobody_is_to_blame(self, session: Session) -> None:
+        make_task(session)
+        evaluations.plan(session, make_checkpoint(session, make_run(session)))
+        attempts = []
+        for blameless in (False, False, True, False):
+            claim = tickets.claim(session, "w")
+            assert claim is not None
+            attempts.append(claim.attempts)
+            tickets.give_back(session, claim.ticket_id, claim.fence, blameless=blameless)
+        assert attempts == [1, 2, 3, 3]
+
+    def test_a_lost_lease_reports_nothing(self, session: Session) -> None:
+        make_task(session)
+        evaluations.plan(session, make_checkpoint(session, make_run(session)))
+        claim = tickets.claim(session, "w")
+        assert claim is not None
+        with pytest.raises(Conflict):
+            tickets.next_slice(session, claim.ticket_id, claim.fence + 1)
+
+
+def claimed_steps(session: Session, number: int) -> list[int]:
+    """Steps in the order in which one worker gets their evaluations."""
+    steps = []
+    for _ in range(number):
+        claim = tickets.claim(session, "w")
+        assert claim is not None
+        steps.append(session.get_one(Checkpoint, claim.checkpoint_id).step)
+        tickets.finish(session, claim.ticket_id, claim.fence)
+    return steps

@@ -2,20 +2,22 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from server.app import create_app
+from server.sendfile import SendFile
 from tests.conftest import free_port
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """The address of a running server with the settings of this test."""
+def serve(wrap: Callable[[ASGIApp], ASGIApp] = SendFile) -> Iterator[str]:
+    """The address of a running server with the settings of this test; `wrap` is the layer right inside uvicorn."""
     port = free_port()
-    config = uvicorn.Config(create_app(), port=port, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(wrap(create_app()), port=port, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -251,6 +251,7 @@ class TestNews:
             ({"title": "x", "run": "nothing"}, "There is no run"),
             ({"title": "x", "run": "demo", "step": "soon"}, "whole number"),
             ({"title": "x", "kind": "gossip"}, "no kind of post"),
+            ({"title": "x", "step": "5"}, "Choose the run to pin it to"),
         ],
     )
     def test_a_refused_one_keeps_its_text(self, admin: Visitor, fields: dict[str, str], said: str) -> None:
@@ -260,6 +261,21 @@ class TestNews:
         assert answer.status_code == 422
         assert said in answer.text
         assert "keep me" in answer.text
+
+    def test_an_incident_can_be_pinned_by_tokens_from_the_training_page(self, admin: Visitor) -> None:
+        with db.transaction() as session:
+            runs.log_metrics(session, make_run(session), 90, 90 * 4096, {"train/loss": 5.0})
+        link = "/admin/news?kind=incident&amp;run=demo&amp;step=90"
+        assert link in admin.get("/runs/demo/training").text
+        form = admin.get(link.replace("&amp;", "&")).text
+        assert '<option value="incident" selected>' in form
+        assert '<option value="demo" selected>' in form
+        assert 'value="90"' in form
+        fields = {"title": "It spiked", "run": "demo", "step": "410,000", "unit": "tokens", "kind": "incident"}
+        assert admin.post("/admin/news", fields).status_code == 303
+        with db.read_session() as session:
+            assert session.scalars(select(Post)).one().step == 100
+        assert "It spiked" in admin.get("/runs/demo/training").text
 
     def test_the_preview_is_harmless(self, admin: Visitor) -> None:
         fields = {"title": "<b>x</b>", "body": "**bold** <script>alert(1)</script> [a](javascript:alert(1))"}

@@ -1,5 +1,6 @@
 """The application: errors as pages or JSON, headers, assets, and that it needs no model library."""
 
+import os
 import subprocess
 import sys
 
@@ -77,3 +78,13 @@ def test_the_server_starts_without_a_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_linear_algebra_beside_requests_keeps_to_one_thread() -> None:
+    """A rating of 120 checkpoints took twenty times as long on two busy cores."""
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    for asked, expected in ((None, "1"), ("2", "2")):
+        environment = free if asked is None else {**free, "OMP_NUM_THREADS": asked}
+        code = "import os, server; print(os.environ['OMP_NUM_THREADS'])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == expected

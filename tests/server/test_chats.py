@@ -1,18 +1,16 @@
 """The chat pages: choosing, sending, streaming, rating, stopping."""
 
-import json
 import re
-import threading
-import time
 
 import pytest
 from sqlalchemy import func, select
 
-from registry import chats, db, events, tickets
+from registry import chats, db, tickets
 from registry.models import Chat, Turn
 from registry.models.base import FAILED, FINISHED
-from server import limits, pulse, turns
-from tests.factories import make_checkpoint, make_run, make_task
+from registry.settings import get_settings
+from server import limits
+from tests.factories import make_checkpoint, make_run
 from tests.server.visitors import Visitor, member
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -93,7 +91,8 @@ class TestSend:
         address = ask(visitor, max_tokens="64", temperature="0.5")
         turn = last_turn()
         assert (turn.prompt, turn.status) == ("To be, or", "queued")
-        assert turn.params == {"max_tokens": 64, "temperature": 0.5}
+        given = {"max_tokens": 64, "temperature": 0.5, "top_p": 0.95, "repetition_penalty": 1.1}
+        assert turn.params == given
         page = visitor.get(address).text
         assert f'data-stream="/chat/turns/{turn.id}/events"' in page
         assert "To be, or" in page
@@ -166,6 +165,17 @@ class TestSend:
         assert "Wait" in answer.text
         assert "keep me" in answer.text
 
+    def test_people_of_one_address_have_a_limit_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GROW_CHAT_LIMIT", "1/hour")
+        get_settings.cache_clear()
+        for number in range(5):
+            ask(member(f"neighbour{number}"))
+        sixth = member("neighbour5")
+        answer = sixth.post("/chat", {"checkpoint": "demo@0", "prompt": "keep me"}, page="/chat")
+        assert answer.status_code == 429
+        assert "Wait" in answer.text
+        assert "keep me" in answer.text
+
     def test_without_login_nothing_is_sent(self) -> None:
         answer = Visitor().post("/chat", {"checkpoint": "demo@0", "prompt": "x"}, page="/login")
         assert answer.status_code == 303
@@ -173,7 +183,7 @@ class TestSend:
 
 
 class TestAnswer:
-    def test_it_is_only_ever_text(self) -> None:
+    def test_a_base_models_text_is_shown_as_it_is(self) -> None:
         visitor = member()
         address = ask(visitor, prompt="<b>bold</b>")
         answer_turn(last_turn().id, "<script>alert(1)</script>\n  two  spaces")
@@ -230,82 +240,134 @@ class TestStopAndClear:
         visitor = member()
         address = ask(visitor)
         answer = visitor.post(f"{address}/clear", {})
-        assert answer.headers["location"] == "/chat?checkpoint=demo@500"
+        public_id = address.removeprefix("/chat/")
+        assert answer.headers["location"] == f"/chat?checkpoint=demo%40500&cleared={public_id}"
         assert visitor.get(address).status_code == 404
-        assert address not in visitor.get("/chat").text
+        assert f'href="{address}"' not in visitor.get("/chat").text
 
 
-def read_stream(visitor: Visitor, turn_id: int, **headers: str) -> list[tuple[str, dict[str, str]]]:
-    """Every event until the stream ends."""
-    text = visitor.get(f"/chat/turns/{turn_id}/events", accept="text/event-stream", **headers).text
-    found = re.findall(r"event: (\w+)\ndata: (.*)\n", text)
-    return [(kind, json.loads(data)) for kind, data in found]
-
-
-class TestStream:
-    def test_it_replays_the_answer_from_the_start(self, redis_url: str) -> None:
+class TestOtherWays:
+    def test_an_edited_question_stands_beside_the_first_and_both_can_be_read(self) -> None:
         visitor = member()
-        ask(visitor)
-        turn = last_turn()
-        events.append_turn(turn.id, "start", {"attempt": 1})
-        events.append_turn(turn.id, "delta", {"text": "not "})
-        events.append_turn(turn.id, "delta", {"text": "to be"})
-        events.append_turn(turn.id, "done", {"status": "finished", "finish_reason": "stop", "error": ""})
-        kinds = [kind for kind, _ in read_stream(visitor, turn.id)]
-        assert kinds == ["queued", "start", "delta", "delta", "done"]
+        address = ask(visitor, "first way")
+        first = last_turn().id
+        answer_turn(first, "one")
+        edited = visitor.post(address, {"prompt": "second way", "after": "0"}, htmx=True)
+        assert "2/2" in edited.text
+        assert "first way" not in edited.text
+        answer_turn(last_turn().id, "two")
+        back = visitor.post(f"/chat/turns/{first}/show", {}, htmx=True)
+        assert "1/2" in back.text
+        assert "first way" in visitor.get(address).text
 
-    def test_a_reconnecting_browser_gets_the_rest(self, redis_url: str) -> None:
+    def test_another_answer_to_the_same_question_takes_the_settings_of_now(self) -> None:
         visitor = member()
-        ask(visitor)
-        turn = last_turn()
-        events.append_turn(turn.id, "delta", {"text": "old"})
-        [(last_id, _)] = events.client().xrange(events.turn_key(turn.id))
-        events.append_turn(turn.id, "delta", {"text": "new"})
-        events.append_turn(turn.id, "done", {"status": "finished", "finish_reason": "stop", "error": ""})
-        sent = read_stream(visitor, turn.id, **{"last-event-id": str(last_id)})
-        assert [data["text"] for kind, data in sent if kind == "delta"] == ["new"]
+        ask(visitor, seed="7")
+        first = last_turn()
+        answer_turn(first.id, "one")
+        visitor.post(f"/chat/turns/{first.id}/again", {"temperature": "1.5"}, htmx=True)
+        again = last_turn()
+        assert (again.prompt, again.parent_id, again.params["temperature"]) == (first.prompt, None, 1.5)
+        assert again.params["seed"] == 8, "the same seed would write the same answer"
 
-    def test_a_stream_that_expired_ends_from_the_row(self, redis_url: str) -> None:
+    def test_a_place_that_is_no_turn_is_refused(self) -> None:
+        visitor = member()
+        address = ask(visitor)
+        answer_turn(last_turn().id, "one")
+        assert visitor.post(address, {"prompt": "x", "after": "99999"}, htmx=True).status_code == 404
+        assert visitor.post(address, {"prompt": "x", "after": "-1"}, htmx=True).status_code == 404
+
+
+class TestSettings:
+    def test_each_kind_of_model_begins_with_its_own(self) -> None:
+        base, chat = (member("mei").get("/chat?checkpoint=demo@500").text, member("lin").get("/chat").text)
+        assert 'name="temperature" min="0" max="2" step="0.05" value="0.8"' in base
+        assert 'name="temperature" min="0" max="2" step="0.05" value="0.7"' in chat
+        assert 'name="system"' in chat
+        assert 'name="system"' not in base
+
+    def test_they_are_kept_from_the_last_turn(self) -> None:
+        visitor = member()
+        address = ask(visitor, checkpoint="demo@500-chat", top_p="0.5", seed="11", system="Be brief.")
+        assert last_turn().params["system"] == "Be brief."
+        page = visitor.get(address).text
+        assert 'name="seed" min="0" max="2147483647" step="1" value="11"' in page
+        assert "Be brief." in page
+        assert 'step="0.05" value="0.5"' in page
+
+    def test_a_base_model_is_told_no_system_prompt(self) -> None:
+        ask(member(), system="Be brief.")
+        assert "system" not in last_turn().params
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"top_p": "0"}, "Top-p"),
+            ({"repetition_penalty": "9"}, "Repetition penalty"),
+            ({"seed": "-1"}, "Seed"),
+            ({"seed": "1.5"}, "whole number"),
+            ({"max_tokens": "12.5"}, "whole number"),
+            ({"system": "x" * 2001}, "2,001 characters"),
+        ],
+    )
+    def test_one_out_of_range_is_named(self, fields: dict[str, str], said: str) -> None:
+        answer = member().post("/chat", {"checkpoint": "demo@500-chat", "prompt": "x", **fields}, page="/chat")
+        assert answer.status_code == 422
+        assert said in answer.text
+
+
+class TestReason:
+    def test_it_is_asked_after_a_thumb_and_kept(self) -> None:
+        visitor = member()
+        address = ask(visitor)
+        turn = last_turn()
+        answer_turn(turn.id, "not to be")
+        assert (
+            '<details class="reason" open>'
+            in visitor.post(f"/chat/turns/{turn.id}/rate", {"rating": "-1"}, htmx=True).text
+        )
+        visitor.post(f"/chat/turns/{turn.id}/reason", {"reason": ["wrong", "made up"], "note": "no verse"}, htmx=True)
+        assert last_turn().rating_reason == "wrong; no verse"
+        assert 'value="no verse"' in visitor.get(address).text
+
+
+class TestFork:
+    def test_the_same_question_goes_to_another_checkpoint(self) -> None:
+        visitor = member()
+        ask(visitor, checkpoint="demo@500")
+        turn = last_turn()
+        answer_turn(turn.id, "not to be")
+        answer = visitor.post(f"/chat/turns/{turn.id}/fork", {"checkpoint": "demo@0", "how": "ask"})
+        forked = last_turn()
+        assert answer.headers["location"] == f"/chat/{forked.chat.public_id}"
+        assert (forked.prompt, forked.chat.checkpoint.label, forked.status) == ("To be, or", "demo@0", "queued")
+
+    def test_or_the_conversation_goes_on_with_it(self) -> None:
         visitor = member()
         ask(visitor)
         turn = last_turn()
         answer_turn(turn.id, "not to be")
-        assert read_stream(visitor, turn.id) == [
-            ("done", {"status": "finished", "finish_reason": "stop", "error": ""}),
-        ]
+        visitor.post(f"/chat/turns/{turn.id}/fork", {"checkpoint": "demo@0", "how": "go on"})
+        assert (last_turn().answer, last_turn().chat.checkpoint.label) == ("not to be", "demo@0")
 
-    def test_without_a_broker_it_waits_and_ends_from_the_row(self) -> None:
+    def test_an_unready_one_says_why(self) -> None:
         visitor = member()
         ask(visitor)
         turn = last_turn()
-        worker = threading.Thread(target=lambda: (time.sleep(1), answer_turn(turn.id, "not to be")))
-        worker.start()
-        sent = read_stream(visitor, turn.id)
-        worker.join()
-        assert [kind for kind, _ in sent] == ["queued", "done"]
-        assert "Waiting for the service" in sent[0][1]["text"]
+        answer = visitor.post(f"/chat/turns/{turn.id}/fork", {"checkpoint": "demo@900"})
+        assert answer.status_code == 409
 
 
-class TestPlaceText:
-    @pytest.fixture(autouse=True)
-    def _workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pulse, "take", lambda: pulse.Pulse(broker=True, workers={"one": "idle"}))
+HOSTILE = "<img src=x onerror=alert(1)>\x1b[31mred \u202egnp.exe " + "w" * 10_000
 
-    def test_it_counts_what_is_ahead(self) -> None:
-        text = turns.place_text(tickets.Position(2, 1, 5.6, 11.2))
-        assert text == "2 chats and 1 evaluation ahead of you, about 6–11 s"
 
-    def test_nothing_ahead(self) -> None:
-        assert turns.place_text(tickets.Position(0, 0, 0, 0)) == "You are next."
-
-    def test_long_waits_are_in_minutes(self) -> None:
-        text = turns.place_text(tickets.Position(0, 40, 150, 450))
-        assert text == "40 evaluations ahead of you, about 2–8 minutes"
-
-    def test_a_real_line(self) -> None:
-        with db.transaction() as session:
-            make_task(session)
-        mei, lin = member("mei"), member("lin")
-        ask(mei)
-        ask(lin)
-        assert turns.read_look(last_turn().id).place.startswith("1 chat ahead of you")
+def test_hostile_text_is_shown_and_does_nothing() -> None:
+    visitor = member()
+    for checkpoint in ("demo@500", "demo@500-chat"):
+        address = ask(visitor, HOSTILE[:7000], checkpoint)
+        answer_turn(last_turn().id, HOSTILE)
+        page = re.sub(r"<textarea.*?</textarea>", "", visitor.get(address).text, flags=re.DOTALL)
+        assert "<img src=x" not in page
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+        assert "␛[31mred ⟨U+202E⟩gnp.exe" in page

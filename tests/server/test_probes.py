@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from registry import db, evaluations, runs
-from registry.settings import get_settings
+from registry import db, evaluations, runs, samples
 from server import probes
 
 
@@ -22,9 +21,24 @@ def test_a_missing_sample_file_leaves_out_its_answers_only(seeded: TestClient) -
     with db.read_session() as session:
         run = runs.get_run(session, "demo")
         first = evaluations.probe_evaluations(session, run)[0]
-        Path(get_settings().samples_dir / first.samples_file).unlink()
+        evaluations.sample_paths(first)[0].unlink()
         told = probes.stories(session, run)
     assert [age.checkpoint.step for age in told[0].ages] == [500, 1750]
+
+
+def test_the_files_of_a_finished_evaluation_are_read_once(seeded: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with db.read_session() as session:
+        found = evaluations.probe_evaluations(session, runs.get_run(session, "demo"))
+        first = probes.sayings(found[:1], found[-1:])
+
+        def reads(path: Path, *_: object) -> None:
+            raise AssertionError(f"{path} was read again")
+
+        monkeypatch.setattr(samples, "read_columns", reads)
+        monkeypatch.setattr(samples, "read_items", reads)
+        assert probes.sayings(found[:1], found[-1:]) == first
+    assert first
+    assert first[0].prompt
 
 
 @pytest.mark.parametrize(("steps", "chosen"), [([], set()), ([5], {5}), ([5, 6], {5, 6}), ([0, 1, 2, 4, 8], {0, 2, 8})])

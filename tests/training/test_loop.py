@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -24,11 +25,17 @@ class Notes:
         self.losses: dict[int, float] = {}
         self.values: dict[str, float] = {}
         self.checkpoints: list[Facts] = []
+        self.starts: list[int] = []
+        self.read: dict[int, dict[str, float]] = {}
+
+    def on_start(self, after: int) -> None:
+        self.starts.append(after)
 
     def on_metrics(self, step: int, tokens_seen: int, values: Mapping[str, float]) -> None:
         self.values.update(values)
         if "train/loss" in values:
             self.losses[step] = values["train/loss"]
+            self.read[step] = {key: value for key, value in values.items() if key.startswith("data/")}
 
     def on_checkpoint(self, folder: Path, facts: Facts) -> None:
         folder.rename(self.folder / f"step-{facts.step}")
@@ -73,6 +80,10 @@ def test_every_zero_stage_trains_the_same_model(
     assert state.complete_steps(tmp_path / "run" / "state") == [0, 2, 4, 6]
     assert {"heldout/loss_zh", "heldout/loss_en", "heldout/loss_code"} < notes.values.keys()
     assert notes.values["train/grad_norm"] > 0
+    assert notes.starts == [-1]
+    tokens = {step: sum(counts.values()) for step, counts in notes.read.items()}
+    assert set(tokens.values()) == {config.tokens_per_step * config.log_every}, "every token is of some language"
+    assert set(notes.read[6]) == {"data/tokens_zh", "data/tokens_en", "data/tokens_code"}
 
     # Whoever loads the folder has the model that was trained: the held-out loss is the same.
     folder = tmp_path / "step-6"
@@ -157,6 +168,30 @@ def test_another_zero_stage_cannot_go_on_with_a_state(
     assert Trainer(with_stage(debug, 1, max_steps=2), corpus, tmp_path / "run", notes).run(never)
     with pytest.raises(ValueError, match="zero_stage 1, now it is 2"):
         Trainer(with_stage(debug, 2, max_steps=4), corpus, tmp_path / "run", notes).run(never)
+
+
+def test_the_precision_is_the_machines_and_stays_what_it_was(
+    debug: Config, corpus: PackedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(dtype: str, max_steps: int) -> Trainer:
+        return Trainer(with_stage(debug, 1, max_steps), corpus, tmp_path / dtype / "run", Notes(tmp_path / dtype))
+
+    began = {}
+    for dtype, has_bf16 in (("bfloat16", True), ("float32", False)):
+        monkeypatch.setattr(distributed, "multiplies_bf16", lambda has_bf16=has_bf16: has_bf16)
+        trainer = start(dtype, max_steps=2)
+        assert trainer.dtype == dtype
+        assert trainer.run(never)
+        began[dtype] = next(trainer.engine.module.parameters()).dtype
+    assert began == {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+    # Each goes on as it began, though the machine is another one by now.
+    for dtype, has_bf16 in (("bfloat16", False), ("float32", True)):
+        monkeypatch.setattr(distributed, "multiplies_bf16", lambda has_bf16=has_bf16: has_bf16)
+        shutil.rmtree(tmp_path / dtype / "step-2")  # published again on resume
+        trainer = start(dtype, max_steps=4)
+        assert trainer.run(never)
+        assert (trainer.step, trainer.dtype) == (4, dtype)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(debug: Config) -> None:

@@ -77,6 +77,12 @@ def test_after_kill_9_the_losses_are_those_of_a_run_nobody_killed(
     assert "Going on from a saved state" in output
     assert losses(database, "killed") == losses(database, "whole"), "equal to the last bit, at every step"
     with db.read_session() as session:
+        kept = runs.superseded_metrics(session, [runs.get_run(session, "killed")])
+    [spans] = kept.values()
+    again = {span.step: span.mean for span in spans["train/loss"]}
+    assert again, "what the killed process had done after its last state"
+    assert again == {step: before[step] for step in again}, "kept beside the curve"
+    with db.read_session() as session:
         killed, whole = (
             checkpoints.list_checkpoints(session, runs.get_run(session, name), states=(VERIFYING,))
             for name in ("killed", "whole")
@@ -96,6 +102,30 @@ def test_after_kill_9_the_losses_are_those_of_a_run_nobody_killed(
     content = yaml.safe_load(Path(config).read_text())
     Path(config).write_text(yaml.safe_dump({**content, "seed": 8}))
     assert "another 'seed'" in finish(start_training("--run", "killed", "--steps", "70", config=config), expected=2)
+
+
+def test_a_rewind_goes_another_way_under_its_own_name(start_training: Start, database: Path, tmp_path: Path) -> None:
+    config = longer(tmp_path, 30)
+    finish(start_training("--run", "first", config=config))
+    content = yaml.safe_load(Path(config).read_text())
+    Path(config).write_text(yaml.safe_dump({**content, "seed": 8}))
+    output = finish(start_training("--run", "second", "--rewind", "first@10", config=config))
+    assert "Going on from another run's state" in output
+    first, second = losses(database, "first"), losses(database, "second")
+    assert min(second) == 11
+    assert second[11] != first[11], "other text"
+    with db.read_session() as session:
+        tree = runs.family(session, runs.get_run(session, "second"))
+        steps = [c.step for c in checkpoints.list_checkpoints(session, tree[1].run, states=(VERIFYING,))]
+    assert [(branch.run.name, branch.from_step, branch.superseded_after) for branch in tree] == [
+        ("first", None, 10),
+        ("second", 10, None),
+    ]
+    assert steps == [20, 30], "step 10 is the first run's"
+    assert "finished already" in finish(start_training("--run", "second", config=config))
+    assert "no saved state of step 11" in finish(
+        start_training("--run", "third", "--branch", "first@11", config=config), expected=2
+    )
 
 
 def test_sigterm_saves_a_bookmark_and_the_run_waits(start_training: Start, database: Path, tmp_path: Path) -> None:

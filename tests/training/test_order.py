@@ -32,3 +32,10 @@ def test_each_window_is_read_once_an_epoch_in_another_order() -> None:
 
 def test_another_seed_is_another_order() -> None:
     assert [order(1).place(sample) for sample in range(50)] != [order(2).place(sample) for sample in range(50)]
+
+
+def test_a_tally_counts_what_the_places_say() -> None:
+    found = order()
+    for samples in (range(0), range(0, 5), range(60, 70), range(BLOCK, 3 * BLOCK), range(30, 5 * BLOCK + 7)):
+        counted = Counter(found.place(sample).language for sample in samples)
+        assert found.tally(samples) == {name: counted[name] for name in ("code", "en", "zh")}

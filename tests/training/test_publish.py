@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry import checkpoints, db, runs, store
-from registry.errors import Conflict, Invalid
+from registry.errors import Conflict, Invalid, NotFound
 from registry.models.base import VERIFYING
 from registry.settings import get_settings
 from training import config as configs
@@ -25,7 +26,8 @@ def make_publisher(patience: float = 0.2) -> publish.Publisher:
 def export(home: Path, step: int, content: str = "weights") -> Path:
     folder = home / "runs" / "demo" / "export" / f"step-{step}"
     folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_text(content)
+    header = json.dumps({"__metadata__": {"content": content}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     return folder
 
 
@@ -66,7 +68,9 @@ def test_a_run_carries_what_it_is_made_of(database: Path) -> None:
     with db.read_session() as session:
         run = runs.get_run(session, "demo")
     assert (run.status, run.num_parameters, run.tokens_per_step, run.max_steps) == ("running", 102_720, 256, 20)
-    assert configs.from_dict(run.config) == configs.load("debug")
+    config = dict(run.config)
+    assert all(config.pop("licences").values()), "for the cards of its models"
+    assert configs.from_dict(config) == configs.load("debug")
     assert run.git_revision == publish.git_revision()
 
 
@@ -173,3 +177,89 @@ def test_a_run_that_goes_on_further_has_its_new_length(database: Path) -> None:
     publish.Publisher(run="demo", config=longer, num_parameters=102_720).begin()
     with db.read_session() as session:
         assert runs.get_run(session, "demo").max_steps == 99
+
+
+class TestStepsDoneAgain:
+    """After a resume from an earlier step, the first curve is kept beside the new one."""
+
+    def superseded(self) -> dict[int, dict[int, float]]:
+        with db.read_session() as session:
+            found = runs.superseded_metrics(session, [runs.get_run(session, "demo")])
+        return {
+            attempt: {span.step: span.mean for span in spans["train/loss"]} for (_, attempt), spans in found.items()
+        }
+
+    def test_the_first_curve_is_kept(self, database: Path) -> None:
+        first = make_publisher()
+        first.begin()
+        first.on_start(-1)
+        for step in (1, 2, 3):
+            first.on_metrics(step, step * 256, {"train/loss": 6.0 - step})
+        second = make_publisher()
+        second.begin()
+        second.on_start(1)
+        second.on_metrics(2, 512, {"train/loss": 4.5})
+        assert losses() == {1: 5.0, 2: 4.5}
+        assert self.superseded() == {1: {2: 4.0, 3: 3.0}}
+
+    def test_a_start_where_it_ended_gives_nothing_up(self, database: Path) -> None:
+        for after in (-1, 2):
+            publisher = make_publisher()
+            publisher.begin()
+            publisher.on_start(after)
+            publisher.on_metrics(after + 2, 512, {"train/loss": 4.0})
+            publisher.on_metrics(after + 3, 768, {"train/loss": 3.0})
+        assert self.superseded() == {}
+        assert "rewind" not in (database / "runs" / "demo" / "metrics.jsonl").read_text()
+
+    def test_both_curves_are_delivered_by_a_later_process(
+        self, database: Path, use_database: Callable[[str], None]
+    ) -> None:
+        first = make_publisher()
+        first.begin()
+        for step in (1, 2, 3):
+            first.on_metrics(step, step * 256, {"train/loss": 6.0 - step})
+        second = make_publisher()
+        second.begin()
+        use_database(DEAD)
+        second.on_start(1)
+        second.on_metrics(2, 512, {"train/loss": 4.5})
+        use_database("")
+        assert losses() == {1: 5.0, 2: 4.0, 3: 3.0}
+        third = make_publisher()
+        third.begin()
+        assert losses() == {1: 5.0, 2: 4.5}
+        third.on_start(0)
+        assert self.superseded() == {1: {2: 4.0, 3: 3.0}, 2: {1: 5.0, 2: 4.5}}
+
+
+class TestOrigin:
+    """A run that goes on from a step of another."""
+
+    def make_child(self) -> publish.Publisher:
+        origin = publish.Origin("demo", 8, is_rewind=True)
+        return publish.Publisher(
+            run="demo-2", config=configs.load("debug"), num_parameters=1, origin=origin, patience=0.2
+        )
+
+    def test_the_registry_knows_where_it_began(self, database: Path) -> None:
+        make_publisher().begin()
+        self.make_child().begin()
+        with db.read_session() as session:
+            parent, child = runs.get_run(session, "demo"), runs.get_run(session, "demo-2")
+        assert (child.parent_run_id, child.parent_step, child.is_rewind) == (parent.id, 8, True)
+
+    def test_an_unknown_origin_is_told(self, database: Path) -> None:
+        with pytest.raises(NotFound, match="no run 'demo'"):
+            self.make_child().begin()
+
+    def test_the_checkpoint_it_begins_with_is_the_other_runs(self, database: Path) -> None:
+        make_publisher().begin()
+        child = self.make_child()
+        child.begin()
+        folder = export(database, 8)
+        child.on_checkpoint(folder, facts(8))
+        assert not folder.exists()
+        assert not publish.is_published("demo-2", 8)
+        child.on_checkpoint(export(database, 16), facts(16))
+        assert publish.is_published("demo-2", 16)

@@ -1,10 +1,15 @@
 """Tiny checkpoints with random weights, as the trainer would have published them."""
 
+import argparse
+import inspect
+import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import pytest
 import torch
@@ -13,7 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from registry import checkpoints, db, runs, store
 from registry.settings import get_settings
+from tests.conftest import ROOT
+from tests.worker.own_suite import own_suite
 from worker.engine.protocol import ScoreRequest
+
+__all__ = ["own_suite"]
 
 SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<|pad|>"]
 CHAT_TEMPLATE = (
@@ -92,7 +101,68 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _build_model(seed: int, tied: bool, layers: int) -> LlamaForCausalLM:
+class TrainedCheckpoint(NamedTuple):
+    """A folder, and the text that the model has not seen."""
+
+    folder: Path
+    held_out: list[int]
+
+    def draw_items(self, number: int) -> list[list[ScoreRequest]]:
+        """Which of four continuations follows? The first one does. Every other item asks for a single token."""
+        draw = random.Random(3)
+        items = []
+        for at in range(number):
+            length = draw.randrange(20, 200)
+            size = 1 if at % 2 else draw.randrange(6, 20)
+            start = draw.randrange(len(self.held_out) - length - size)
+            context = [0, *self.held_out[start : start + length]]
+            places = [start + length, *(draw.randrange(len(self.held_out) - size) for _ in range(3))]
+            items.append([ScoreRequest(context, self.held_out[place : place + size]) for place in places])
+        return items
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> TrainedCheckpoint:
+    """A tiny LLaMA after some seconds on the source of a module: its answers are neither flat nor random."""
+    folder = tmp_path_factory.mktemp("trained") / "step-120"
+    shutil.copytree(make_checkpoint("tied-a", seed=1), folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    token_ids = tokenizer.encode(inspect.getsource(argparse), add_special_tokens=False)
+    cut = len(token_ids) * 3 // 4
+    model = _build_model(1, tied=True, layers=2, spread=0.02, context_length=512).float()
+    _fit(model, torch.tensor(token_ids[:cut]), steps=120)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return TrainedCheckpoint(folder, token_ids[cut:])
+
+
+@pytest.fixture(scope="session")
+def four_bit(trained_checkpoint: TrainedCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained checkpoint as GPTQModel makes it, in the process that the worker starts for it."""
+    root = tmp_path_factory.mktemp("four")
+    request = {"source": str(trained_checkpoint.folder), "target": str(root / "made"), "events": str(root / "events")}
+    request |= {"bits": 4, "group_size": 64, "shares": {"stdlib": 1.0}, "threads": 1, "device": "cpu"}
+    request |= {"scoring_dtype": "auto", "max_loss": 0.5}
+    (root / "request.json").write_text(json.dumps(request))
+    command = [sys.executable, "-m", "worker.quantizing", str(root / "request.json")]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return root / "made"
+
+
+def _fit(model: LlamaForCausalLM, token_ids: torch.Tensor, steps: int) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        starts = torch.randint(len(token_ids) - 96, (8,), generator=generator)
+        batch = torch.stack([token_ids[start : start + 96] for start in starts])
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+
+
+def _build_model(
+    seed: int, tied: bool, layers: int, *, spread: float = 0.2, context_length: int = CONTEXT_LENGTH
+) -> LlamaForCausalLM:
+    """By default the weights are far from uniform, so that a stale layer shows."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
@@ -101,9 +171,9 @@ def _build_model(seed: int, tied: bool, layers: int) -> LlamaForCausalLM:
         num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT_LENGTH,
+        max_position_embeddings=context_length,
         tie_word_embeddings=tied,
-        initializer_range=0.2,  # far from uniform, so that a stale layer shows
+        initializer_range=spread,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=2,

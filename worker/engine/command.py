@@ -4,11 +4,13 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from worker.engine.protocol import EngineError
 from worker.engine.shape import ModelShape
 
 EXTENSION = "worker.engine.extension.Extension"
+MIDDLEWARE = "worker.engine.answers_app.Answers"
 CPU_SEQUENCES = 64
 CPU_BATCHED_TOKENS = 2_048
 CPU_HEAD_WIDTHS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -23,12 +25,16 @@ def check_servable(shape: ModelShape) -> None:
     Raises:
         EngineError: the attention heads have a width without a kernel.
     """
-    if has_gpu() or head_width(shape) in CPU_HEAD_WIDTHS:
-        return
-    raise EngineError(
-        f"The model's attention heads are {head_width(shape)} wide; vLLM on processors serves "
-        f"{', '.join(map(str, CPU_HEAD_WIDTHS))}. A GPU, or GROW_ENGINE=transformers, can serve it."
-    )
+    if not is_servable(shape):
+        raise EngineError(
+            f"The model's attention heads are {head_width(shape)} wide; vLLM on processors serves "
+            f"{', '.join(map(str, CPU_HEAD_WIDTHS))}. A GPU, or GROW_ENGINE=transformers, can serve it."
+        )
+
+
+def is_servable(shape: ModelShape) -> bool:
+    """Whether vLLM has kernels for this architecture here."""
+    return has_gpu() or head_width(shape) in CPU_HEAD_WIDTHS
 
 
 def head_width(shape: ModelShape) -> int:
@@ -48,12 +54,21 @@ def child_command(python: str, folder: Path, socket: Path, shape: ModelShape) ->
         *("--dtype", "bfloat16"),
         *("--generation-config", "vllm"),
         *("--worker-extension-cls", EXTENSION),
+        *("--middleware", MIDDLEWARE),
         "--disable-uvicorn-access-log",
+        # How prompts are scored from the prefix cache; on the same socket as everything else.
+        *("--enable-scale-out", "--enable-prompt-tokens-details"),
     ]
+    overrides: dict[str, Any] = {}
+    if not shape.is_quantized:
+        # Rounded to bf16 a logit of 10 is off by up to 0.03; vLLM refuses this for quantized models.
+        overrides["head_dtype"] = "float32"
     if shape.has_plain_rope:
         # Scoring sends one token more than the model reads, and vLLM always makes one more.
         length += 2
-        command += ["--hf-overrides", json.dumps({"max_position_embeddings": length})]
+        overrides["max_position_embeddings"] = length
+    if overrides:
+        command += ["--hf-overrides", json.dumps(overrides)]
     command += ["--max-model-len", str(length)]
     if not has_gpu():
         command += ["--enforce-eager", "--max-num-seqs", str(CPU_SEQUENCES)]

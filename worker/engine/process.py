@@ -11,6 +11,9 @@ from worker.engine import child
 
 _MAX_LOG_BYTES = 5_000_000
 _TAIL_BYTES = 20_000
+_MAX_LINE_CHARS = 400
+_NOISE = "Failed to load "
+"""What torchao says of kernels for other devices at every start."""
 
 
 class EngineProcess:
@@ -60,11 +63,19 @@ class EngineProcess:
 
     def last_words(self) -> str:
         """The line of the log that best tells why the command ended."""
-        with self.log_file.open("rb") as log:
-            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in self._tail() if not line.startswith(_NOISE)]
         errors = [line for line in lines if "Error" in line and "raise " not in line]
         return (errors or lines or ["it wrote nothing"])[-1][-400:]
+
+    def last_lines(self, num_lines: int = 20) -> str:
+        """The end of what the command wrote, for people."""
+        return "\n".join(line[:_MAX_LINE_CHARS] for line in self._tail()[-num_lines:])
+
+    def _tail(self) -> list[str]:
+        with self.log_file.open("rb") as log:
+            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return [line.rstrip() for line in lines if line.strip()]
 
     def _kill_group(self) -> None:
         try:

@@ -1,8 +1,12 @@
 """Tokenizers of checkpoint folders, loaded once each."""
 
+import contextlib
 import hashlib
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -33,11 +37,20 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def _digest(folder: Path, names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
+    return _digest_of(folder, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in _present(folder, names)))
+
+
+def _present(folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
     for name in names:
-        path = folder / name
-        if path.is_file():
-            content = path.read_bytes()
-            digest.update(f"{name}:{len(content)}:".encode())
-            digest.update(content)
+        with contextlib.suppress(FileNotFoundError):
+            yield name, (folder / name).stat()
+
+
+@lru_cache(maxsize=256)  # asked with each question, and a large vocabulary is ten megabytes
+def _digest_of(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _changed_at, _size in files:
+        content = (folder / name).read_bytes()
+        digest.update(f"{name}:{len(content)}:".encode())
+        digest.update(content)
     return digest.hexdigest()

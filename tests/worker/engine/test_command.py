@@ -1,5 +1,6 @@
 """How the vLLM child is started."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from worker.engine.command import (
     kv_bytes,
 )
 from worker.engine.protocol import EngineError
-from worker.engine.shape import read_shape
+from worker.engine.shape import ModelShape, read_shape
 
 
 def test_the_child_listens_on_a_socket_only_and_keeps_one_served_name(make_checkpoint):
@@ -25,6 +26,19 @@ def test_the_child_listens_on_a_socket_only_and_keeps_one_served_name(make_check
     assert command[command.index("--served-model-name") + 1] == "current"
     assert "--port" not in command
     assert command[command.index("--max-model-len") + 1] == "130"
+
+
+def test_the_vocabulary_is_computed_in_fp32_unless_the_model_is_quantized(make_checkpoint):
+    folder = make_checkpoint("tied-a", seed=1)
+    shape = read_shape(folder)
+
+    def overrides(shape: ModelShape) -> dict[str, object]:
+        command = child_command("python", folder, Path("/run/engine"), shape)
+        return json.loads(command[command.index("--hf-overrides") + 1])
+
+    assert overrides(shape) == {"head_dtype": "float32", "max_position_embeddings": 130}
+    quantized = replace(shape, config={**shape.config, "quantization_config": {"bits": 4}})
+    assert overrides(quantized) == {"max_position_embeddings": 130}
 
 
 def test_its_environment_is_offline_and_limits_the_threads():

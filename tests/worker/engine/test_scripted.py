@@ -2,9 +2,7 @@
 
 import pytest
 
-from registry.settings import Settings
-from worker.engine import make_engine
-from worker.engine.protocol import Engine, EngineError, Sampling, ScoreRequest
+from worker.engine.protocol import EngineError, Sampling, ScoreRequest
 from worker.engine.scripted import ScriptedEngine
 from worker.engine.tokenizer import load_tokenizer
 
@@ -30,15 +28,6 @@ def test_the_stream_is_the_generated_text_and_closing_it_is_noticed(make_checkpo
     assert engine.num_streams_open == 1
     stream.close()
     assert engine.num_streams_open == 0
-
-
-def test_the_settings_choose_the_engine(monkeypatch):
-    assert make_engine(Settings(engine="scripted")).name == "scripted"
-    assert make_engine(Settings(engine="transformers")).name == "transformers"
-    assert make_engine(Settings(engine="vllm")).name == "vllm"
-    assert all(isinstance(make_engine(Settings(engine=name)), Engine) for name in ("scripted", "transformers", "vllm"))
-    with pytest.raises(ValueError, match="may be auto"):
-        make_engine(Settings(engine="magic"))
 
 
 def test_checkpoints_of_one_run_share_a_tokenizer(make_checkpoint):

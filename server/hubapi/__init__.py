@@ -1,0 +1,1 @@
+"""The Hugging Face Hub protocol: what its routes share. The protocol is written down in docs/pushing.md."""

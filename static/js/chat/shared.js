@@ -1,0 +1,4 @@
+// A shared conversation: only copying.
+import { addCopyButtons } from "./copy.js";
+
+addCopyButtons(document);

@@ -1,0 +1,1 @@
+"""A question-answering API for one checkpoint, without a database: `python -m worker.answers`; see deploy/."""
