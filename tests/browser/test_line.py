@@ -193,7 +193,7 @@ def test_an_answer_is_stopped_where_it_is_in_every_tab(page: Page, site: Site) -
         expect(other.locator(".turn .answer")).to_have_text("a time")
         page.get_by_role("button", name="Stop").click()
         asked = {held.subject}
-        wait_for(lambda: site.use(lambda: events.stops(asked)) == asked, 10, "the wish to stop", site.home)
+        wait_for(lambda: site.use(lambda: events.stops(asked)) == asked, 30, "the wish to stop", site.home)
         held.end(3, " a time", CANCELLED, "cancelled")
         for tab in (page, other):
             expect(tab.locator(".turn-foot")).to_contain_text("stopped")

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,7 @@ def test_who_hangs_up_in_the_middle_leaves_nothing_behind(site: Site, token: str
             # The scripted engine may have been faster.
             return call.status in (CANCELLED, FINISHED) and ticket.status in (CANCELLED, FINISHED)
 
-    wait_for(lambda: site.use(is_over), 15, "the end of the call", site.home)
+    wait_for(lambda: site.use(is_over), 60, "the end of the call", site.home)
 
 
 def test_all_that_is_asked_at_once_is_answered(site: Site, token: str) -> None:
@@ -232,10 +231,8 @@ def test_what_was_used_is_counted(site: Site, client: openai.OpenAI) -> None:
 def test_a_stream_is_server_sent_events(site: Site, token: str) -> None:
     body = {"model": MODEL, "prompt": "hi", "stream": True}
     headers = {"authorization": f"Bearer {token}"}
-    began = time.monotonic()
     with httpx.stream("POST", f"{site.address}/v1/completions", json=body, headers=headers, timeout=60) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
-    assert time.monotonic() - began < 60
     assert lines[-1] == "data: [DONE]"
     assert json.loads(lines[0].removeprefix("data: "))["object"] == "text_completion"

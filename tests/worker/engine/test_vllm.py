@@ -148,7 +148,7 @@ def test_closing_a_stream_frees_the_engine(engine, folders):
     next(stream)
     stream.close()
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while engine.num_running() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert engine.num_running() == 0
@@ -247,7 +247,7 @@ def test_close_leaves_no_process(engine):
     group = engine.pid
     assert members(group)
     engine.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while members(group) and time.monotonic() < deadline:  # killed, and not yet collected by the system
         time.sleep(0.05)
     assert members(group) == []
