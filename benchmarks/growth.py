@@ -25,11 +25,10 @@ import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks import _growth, _mlflow, _site
+from tests.browser import chromium
 
 NUM_TASKS = 10
 AIM_MS, AIM_RATIO, AIM_KB, AIM_PAINT, AIM_DRAWN = 50.0, 10.0, 100, 1.0, 2.0
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 VISITS = 5
 GROWTH = f"/runs/{_growth.RUN}"
 PAGES = (
@@ -138,7 +137,7 @@ def look(site: _site.Site) -> dict[str, Any]:
     """When the growth page is painted and drawn, with nothing cached, and how heavy each page is."""
     with (
         sync_playwright() as playwright,
-        closing(playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))) as browser,
+        closing(playwright.chromium.launch(executable_path=chromium.PATH, args=chromium.ARGUMENTS)) as browser,
     ):
         visits = [_visit(browser, site.address) for _ in range(VISITS + 1)][1:]  # the first one starts Chromium too
         weights = {page: _weigh(browser, site.address, page) for page in PAGES}

@@ -276,7 +276,7 @@ def live_workers() -> dict[str, str] | None:
 
 def known_workers() -> list[Mark] | None:
     """Every worker that ever gave a sign of life and was not forgotten, the latest first; None: the broker is down."""
-    marks = _quietly("HGETALL", lambda: client().hgetall(WORKER_KEY))
+    marks = _quietly("HGETALL", lambda: client(tries_again=False).hgetall(WORKER_KEY))
     if marks is None:
         return None
     heard = [(name, json.loads(mark)) for name, mark in marks.items()]
@@ -291,13 +291,13 @@ def forget_worker(worker: str) -> bool:
 
 def worker_facts() -> dict[str, dict[str, Any]]:
     """What each worker heard from lately has measured, by its name; nothing when the broker is down."""
-    # Asked while people send: a broker that is away must not keep them waiting.
-    marks = _marks(tries_again=False) or {}
+    marks = _marks() or {}
     return {name: facts for name, mark in marks.items() if (facts := mark.get("facts"))}
 
 
-def _marks(*, tries_again: bool = True) -> dict[str, dict[str, Any]] | None:
-    marks = _quietly("HGETALL", lambda: client(tries_again=tries_again).hgetall(WORKER_KEY))
+def _marks() -> dict[str, dict[str, Any]] | None:
+    # Asked for pages, and while people send: a broker that is away must not keep them waiting for a second and a half.
+    marks = _quietly("HGETALL", lambda: client(tries_again=False).hgetall(WORKER_KEY))
     if marks is None:
         return None
     heard = {name: json.loads(mark) for name, mark in marks.items()}

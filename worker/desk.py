@@ -1,7 +1,7 @@
 """Where all answers of a worker are written: one thread passes on what the engine makes of many questions at once.
 
 A thread for each answer would spend more time on waking up than on tokens: at 64 streams the pieces come two
-thousand times a second. Here they come in batches, and each batch is two exchanges with the broker.
+thousand times a second. Here they come in batches, and each batch is one exchange with the broker.
 """
 
 import datetime as dt
@@ -32,6 +32,9 @@ from worker.questions import Question
 
 FLUSH_SECONDS = 0.01
 """Pieces that come one by one are passed on together; an answer's first piece, and its last, do not wait."""
+FLUSH_SECONDS_AN_ANSWER, MAX_FLUSH_SECONDS = 0.0006, 0.04
+"""Where many are written, more pieces go together: one event costs worker, broker and web server 0.2 ms of processor
+time (benchmarks/playground.py), so that telling takes a third of one processor, however many answers there are."""
 LOOK_SECONDS = 0.1
 """How often stops are asked for."""
 UNSURE_NUMBERS = 1_000
@@ -74,6 +77,11 @@ class Answer:
     """The broker was away: nobody knows what of this answer is in its stream."""
 
     @property
+    def is_begun(self) -> bool:
+        """Whether watchers have anything of it."""
+        return self.sent > 0 or self.tokens_sent > 0
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more is to come."""
         return bool(self.finish_reason) or self.stopped or self.error is not None
@@ -104,12 +112,16 @@ class Desk:
         self._stopping = stopping
         self._on_end = on_end
         self._pieces: queue.SimpleQueue[tuple[Answer, Delta | EngineError]] = queue.SimpleQueue()
+        self._hurry = threading.Event()
+        """A piece is there that does not wait."""
         self._lock = threading.Lock()  # guards the two below: begin() runs beside the desk's own thread
         self._open: dict[int, Answer] = {}
         self._thread: threading.Thread | None = None
         # Commits wait for other writers; the streams do not wait with them.
         self._recorder = ThreadPoolExecutor(1, "record")
         self._last_flush = self._last_look = self._last_renewal = 0.0
+        self._held: dict[Answer, None] = {}
+        """Answers with something that their watchers do not have yet, in the order in which it came."""
         self._broker = 0
         """`events.broker_generation` when something was last told."""
 
@@ -153,7 +165,12 @@ class Desk:
         self._ask(written, engine)
 
     def _putter(self, answer: Answer) -> Callable[[Delta | EngineError], None]:
-        return lambda piece: self._pieces.put((answer, piece))
+        def put(piece: Delta | EngineError) -> None:
+            self._pieces.put((answer, piece))
+            if answer.first is None or isinstance(piece, EngineError) or piece.finish_reason is not None:
+                self._hurry.set()
+
+        return put
 
     def _ask(self, asked: Sequence[tuple[Answer, Asked]], engine: Engine) -> None:
         try:
@@ -190,22 +207,29 @@ class Desk:
     def _run(self) -> None:
         while True:
             try:
-                self._pass_on(self._next_pieces())
+                self._take_in(self._next_pieces())
+                self._pass_on()
                 self._look_around()
             except Exception:  # a broken answer must not end those beside it
                 log.exception("The desk stumbled; it goes on.")
 
     def _next_pieces(self) -> list[tuple[Answer, Delta | EngineError]]:
+        """What has come by the time at which it is told, or by the moment in which something comes that cannot wait."""
         try:
-            pieces = [self._pieces.get(timeout=LOOK_SECONDS)]
+            pieces = [self._pieces.get(timeout=self._wait_seconds() if self._held else LOOK_SECONDS)]
         except queue.Empty:
             return []
+        self._hurry.wait(self._wait_seconds())
+        self._hurry.clear()
         self._drain(pieces)
-        wait = self._last_flush + FLUSH_SECONDS - time.monotonic()
-        if wait > 0 and not any(_is_urgent(answer, piece) for answer, piece in pieces):
-            time.sleep(wait)
-            self._drain(pieces)
         return pieces
+
+    def _wait_seconds(self) -> float:
+        return min(LOOK_SECONDS, max(0.0, self._flushes_at() - time.monotonic()))
+
+    def _flushes_at(self) -> float:
+        seconds = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS_AN_ANSWER * len(self._open))
+        return self._last_flush + max(FLUSH_SECONDS, seconds)
 
     def _drain(self, pieces: list[tuple[Answer, Delta | EngineError]]) -> None:
         try:
@@ -214,19 +238,27 @@ class Desk:
         except queue.Empty:
             return
 
-    def _pass_on(self, pieces: list[tuple[Answer, Delta | EngineError]]) -> None:
-        touched: dict[Answer, None] = {}
+    def _take_in(self, pieces: list[tuple[Answer, Delta | EngineError]]) -> None:
         for answer, piece in pieces:
             if not answer.is_over:
                 _take(answer, piece)
-                touched[answer] = None
-        if not touched:
+                self._held[answer] = None
+
+    def _pass_on(self) -> None:
+        """Tell everything once it is time, and before that only what does not wait."""
+        now = time.monotonic()
+        is_time = now >= self._flushes_at()
+        told = [answer for answer in self._held if is_time or answer.is_over or not answer.is_begun]
+        if not told:
             return
-        self._last_flush = time.monotonic()
-        self._flush(touched)
-        self._finish([answer for answer in touched if answer.is_over])
+        if is_time:
+            self._last_flush = now
+        self._flush(told)
+        self._finish([answer for answer in told if answer.is_over])
 
     def _flush(self, answers: Collection[Answer]) -> None:
+        for answer in answers:  # before anything can fail: it would fail again with each piece of the others
+            self._held.pop(answer, None)
         refused = events.publish([piece for answer in answers for piece in _ready(answer)])
         if self._meets_other_broker():
             refused = events.publish([piece for answer in answers for piece in _ready(answer)])
@@ -248,6 +280,7 @@ class Desk:
 
     def _finish(self, over: list[Answer]) -> None:
         for answer in over:
+            self._held.pop(answer, None)
             if answer.stopped or answer.is_cut or answer.error is not None:
                 answer.abort()
         if over:
@@ -333,10 +366,6 @@ def _scanner() -> Scanner | None:
         return blocklist.outgoing(session) or None
 
 
-def _is_urgent(answer: Answer, piece: Delta | EngineError) -> bool:
-    return answer.first is None or isinstance(piece, EngineError) or piece.finish_reason is not None
-
-
 def _take(answer: Answer, piece: Delta | EngineError) -> None:
     if isinstance(piece, EngineError):
         answer.error = LeaseLost(str(piece)) if isinstance(piece, _Lost) else piece
@@ -379,7 +408,7 @@ def _ready(answer: Answer) -> list[Piece]:
         answer.is_untold = False
         answer.sent = answer.tokens_sent = 0
         answer.number += UNSURE_NUMBERS
-    is_first = answer.sent == 0 and answer.tokens_sent == 0
+    is_first = not answer.is_begun
     data: dict[str, Any] = {}
     if answer.shown > answer.sent:
         data["text"] = answer.text[answer.sent : answer.shown]

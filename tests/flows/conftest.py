@@ -34,13 +34,13 @@ class Site:
     children: dict[str, "subprocess.Popen[bytes]"]
     valkey: ValkeyServer
 
-    def start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
-        """Start a service with its log under `home`."""
+    def start(self, name: str, *command: str, **settings: str) -> "subprocess.Popen[bytes]":
+        """Start a service with its log under `home`, and with some settings of its own."""
         log = (self.home / "logs" / f"{name}.log").open("ab")
         child = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT,
-            env=self.environment,
+            env={**self.environment, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -49,9 +49,9 @@ class Site:
         self.children[name] = child
         return child
 
-    def start_worker(self) -> "subprocess.Popen[bytes]":
+    def start_worker(self, **settings: str) -> "subprocess.Popen[bytes]":
         """Start the one worker, which does everything."""
-        return self.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
+        return self.start("worker", "worker", "--queues", "gpu,cpu", "--beat", **settings)
 
     def use(self, action: Callable[[], T]) -> T:
         """Run something in this process with the site's settings."""

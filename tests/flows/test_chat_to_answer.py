@@ -16,6 +16,10 @@ from tests.flows.conftest import Site, wait_for
 
 pytestmark = [pytest.mark.flow, pytest.mark.engine]
 
+NEXT = {"GROW_ENGINE": "transformers"}
+"""Of the workers that follow: the line is the same, and they are there in seconds where vLLM takes a minute to start.
+That vLLM dies in the middle of its work is `test_kills`."""
+
 
 @pytest.fixture(scope="module")
 def visitor(trained: Site) -> Iterator[httpx.Client]:
@@ -98,7 +102,7 @@ def test_the_answer_is_the_worker_s_own_even_if_it_dies_in_between(visitor: http
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     turn = ask(visitor, "flow@4", "def main", max_tokens="8", temperature="0")
-    trained.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
+    trained.start_worker(**NEXT)
     events = read_events(visitor, turn)
     assert events[-1][2]["status"] == "finished", trained.log("worker")
 
@@ -114,7 +118,7 @@ def test_another_worker_takes_an_answer_over_in_its_middle_and_nothing_appears_t
                 os.killpg(worker.pid, signal.SIGKILL)
                 worker.wait()
                 break
-    trained.start("worker", "worker", "--queues", "gpu,cpu", "--beat")
+    trained.start_worker(**NEXT)
     events = read_events(visitor, turn)
     assert events[-1][2]["status"] == "finished", trained.log("worker")
     starts = [at for at, (_, kind, _) in enumerate(events) if kind == "start"]

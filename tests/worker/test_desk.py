@@ -134,6 +134,32 @@ def test_pieces_that_come_fast_are_sent_together(ask, desk):
     assert turn_of(claim).answer == "abcdefghijklmnopqrstuvwxyz" * 4
 
 
+def test_an_answer_s_beginning_and_end_are_told_at_once_and_hurry_no_other(
+    publish, redis_url, make_checkpoint, desk, monkeypatch
+):
+    monkeypatch.setattr("worker.desk.FLUSH_SECONDS", 60.0)
+    checkpoint_id = publish(make_checkpoint("base"))
+    with db.transaction() as session:
+        found = checkpoints.get_by_id(session, checkpoint_id)
+        for name in "long", "short":
+            chats.open_turn(session, chats.open_chat(session, make_user(session), found), name)
+    with db.transaction() as session:
+        long, short = (tickets.claim(session, "test") for _ in range(2))
+    assert long is not None
+    assert short is not None
+    desk.begin(long, Pieces("one ", *["two "] * 1_000, pause=0.01))
+    wait_until(lambda: any(kind == "delta" for kind, _ in sent(long)))
+    desk.begin(short, Pieces("x", "y"))
+    wait_until(lambda: desk.num_open == 1)
+
+    assert turn_of(short).answer == "xy"
+    assert [data for kind, data in sent(long) if kind == "delta"] == [{"text": "one "}]
+    events.request_stop(f"turn:{long.turn_id}")
+    wait_until(lambda: desk.num_open == 0)
+    assert len(turn_of(long).answer) > len("one ")
+    assert turn_of(long).answer == "".join(data["text"] for kind, data in sent(long) if kind == "delta")
+
+
 def test_half_a_character_is_never_sent(ask, desk):
     claim = ask()
     write(desk, claim, Pieces("中", "\ufffd", pause=0.05))
