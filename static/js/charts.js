@@ -2,11 +2,10 @@
 // The server decides what is drawn and every word; this file decides how it looks.
 import { css, fade, still, touch } from "./theme.js";
 import { axisNumber, compactText } from "./numbers.js";
+import { noteShown } from "./tips.js";
 
 const drawn = new WeakMap();
 const dense = 60; // more points than this have no room for a mark each
-const tapMs = 400;
-let shownAt = 0;
 const marks = { gain: "▲", loss: "▼", "within noise": "●" };
 
 function xLabel(chart, value) {
@@ -49,7 +48,7 @@ function tooltip(chart, index) {
 
 // The dots of every line at the place of the pointer, the latest protocol first; bands and gaps carry none.
 function tooltips(chart, items) {
-  shownAt = performance.now();
+  noteShown();
   const found = new Set(items.map((item) => item.data.dot).filter((dot) => dot !== undefined));
   return [...found].sort((a, b) => chart.dots[b].line - chart.dots[a].line).map((dot) => tooltip(chart, dot)).join("<hr>");
 }
@@ -197,11 +196,6 @@ function open(chart, view, event) {
   const nearest = chart.dots.reduce((best, dot) => (Math.abs(dot.x - x) < Math.abs(best.x - x) ? dot : best));
   location.assign(nearest.href);
 }
-
-// The tap that brings a tooltip up ends in a click where the finger is, which may be on a link of it.
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.(".chart-tip a") && performance.now() - shownAt < tapMs) event.preventDefault();
-}, true);
 
 // Charts below the fold are drawn when they come near.
 const near = new IntersectionObserver((entries) => {

@@ -1,9 +1,8 @@
 // What hovering a point tells: value, interval, n, tokens, protocol. Built as nodes: titles and errors are not ours.
 import { axisX, valueText, whole } from "../numbers.js";
 import { touch } from "../theme.js";
+import { noteShown } from "../tips.js";
 
-const tapMs = 400;
-let shownAt = 0;
 export const shapes = { gain: "▲", loss: "▼", "within noise": "●" };
 
 function row(box, tag, text) {
@@ -64,7 +63,7 @@ function atFailure(box, [key, at], layers, words) {
 }
 
 export function tooltip(items, layers, view, extra) {
-  shownAt = performance.now();
+  noteShown();
   const box = document.createElement("div");
   const seen = new Set();
   for (const item of items) {
@@ -85,7 +84,3 @@ export function tooltip(items, layers, view, extra) {
   return box;
 }
 
-// The tap that brings a tooltip up ends in a click where the finger is, which may be on a link of it.
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.(".chart-tip a") && performance.now() - shownAt < tapMs) event.preventDefault();
-}, true);
