@@ -287,6 +287,8 @@ class Desk:
             self._recorder.submit(self._end, over)
 
     def _end(self, over: list[Answer]) -> None:
+        with self._lock:  # an engine that dies as it begins says so twice: to the answer, and to whoever began it
+            over = [answer for answer in over if self._open.get(answer.claim.ticket_id) is answer]
         whole = [answer for answer in over if answer.error is None]
         try:
             self._record(whole)

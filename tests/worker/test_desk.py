@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from registry.models.base import CANCELLED, FAILED, FINISHED, QUEUED
 from registry.tickets import Claim
 from tests.factories import make_user
 from worker.desk import Desk
-from worker.engine.protocol import Delta, EngineDown, Sampling
+from worker.engine.protocol import Abort, Asked, Delta, EngineDown, Sampling
 from worker.engine.scripted import ScriptedEngine
 from worker.line import Residency
 from worker.outcomes import MAX_ATTEMPTS, fail
@@ -54,6 +54,16 @@ class Dying(ScriptedEngine):
 
     def stream(self, prompt: list[int], sampling: Sampling) -> Generator[Delta, None, None]:
         yield Delta("half")
+        raise EngineDown("The engine died.")
+
+
+class DyingTwice(ScriptedEngine):
+    """Tells its death to the answer first, and then to whoever began it."""
+
+    def begin(self, asked: Sequence[Asked]) -> list[Abort]:
+        for one in asked:
+            one.put(EngineDown("The engine died."))
+        time.sleep(0.5)
         raise EngineDown("The engine died.")
 
 
@@ -233,6 +243,16 @@ def test_an_engine_s_death_gives_every_answer_back_to_its_place(ask, desk):
         again = tickets.claim(session, "test")
     assert again is not None
     assert (again.ticket_id, again.attempts) == (claim.ticket_id, 2)
+
+
+def test_a_death_that_is_told_twice_counts_once(ask, desk, monkeypatch):
+    claim, released = ask(), []
+    release = desk._line.release
+    monkeypatch.setattr(desk._line, "release", lambda *args, **named: (released.append(args), release(*args, **named)))
+    write(desk, claim, DyingTwice())
+    desk._recorder.shutdown()
+    assert len(released) == 1
+    assert turn_of(claim).status == QUEUED
 
 
 def test_what_takes_the_engine_down_again_and_again_fails_in_the_end(ask, desk):
