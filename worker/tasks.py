@@ -101,6 +101,10 @@ def load_task(name: str) -> ConfigurableTask:
         # Data that a task of somebody else's fetches stays with our data, not in the user's home.
         datasets.config.HF_DATASETS_CACHE = str(get_settings().home.absolute() / "datasets")
         task = _guarded(name, "its data or its YAML", lambda: manager.load([name])["tasks"][name])
+        if task.config.repeats > 1:  # its metric is over several samples: from one it would be another number
+            raise TaskError(
+                f"Task '{name}' asks for {task.config.repeats} answers to each item (repeats); here each gets one."
+            )
         # what lm-eval's simple_evaluate does before it calls evaluate
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)

@@ -68,6 +68,11 @@ class TestRefusals:
         with pytest.raises(TaskError, match="no task 'nonsense'"):
             prepare_task("nonsense")
 
+    def test_several_answers_to_an_item(self, own_suite: OwnSuite) -> None:
+        name = own_suite.write("sampled", questions(), repeats=10)
+        with pytest.raises(TaskError, match="'sampled' asks for 10 answers to each item"):
+            prepare_task(name)
+
     def test_a_missing_data_file(self, own_suite: OwnSuite) -> None:
         name = own_suite.write("gone", questions())
         (own_suite.folder / "gone.jsonl").unlink()
