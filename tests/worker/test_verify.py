@@ -15,6 +15,8 @@ from registry.models.base import READY, REJECTED
 from tests.factories import make_task
 from worker.verify import inspect_folder, verify_checkpoint
 
+pytestmark = pytest.mark.usefixtures("grow_home")  # what is inspected is kept there, also where no database is
+
 
 def state_of(checkpoint_id: int) -> tuple[str, str]:
     with db.read_session() as session:
