@@ -8,10 +8,11 @@ and `end` that nothing more is to come. They carry no ids: whoever comes back ge
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import structlog
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
@@ -28,7 +29,9 @@ from server.turns import Look
 
 LOOK_SECONDS = 2.0
 """How often the rows and the line are looked at."""
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS, CLOSE_TRIES = 1.0, 3
+
+log = structlog.get_logger(__name__)
 
 Heard = tuple[int, Event] | None
 """An event and its turn; None: it is time to look."""
@@ -162,10 +165,19 @@ async def _events(strip: Strip, looks: Mapping[int, Look]) -> AsyncIterator[str]
                 yield await strip.look()
                 yield _encode("end", {})
         finally:
-            for task in tasks:
-                task.cancel()
-            # Not for ever: a client of the broker may lose a cancellation, and then goes on until its answer ends.
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            await _end(tasks)
+
+
+async def _end(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel them, again where it was lost: the broker's client may lose one that comes as it returns (Python 3.11)."""
+    left = set(tasks)
+    for _ in range(CLOSE_TRIES):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CLOSE_SECONDS)
+        if not left:
+            return
+    log.warning("Answers are still followed though nobody watches.", number=len(left))
 
 
 async def _drain(heard: "asyncio.Queue[Heard]") -> list[Heard]:

