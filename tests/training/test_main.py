@@ -29,7 +29,7 @@ def losses(home: Path, run: str) -> dict[int, float]:
 
 
 def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == expected, output
     return output
 
@@ -57,6 +57,7 @@ def status(run: str) -> str:
         return runs.get_run(session, run).status
 
 
+@pytest.mark.timeout(1800)  # six starts of a training process
 def test_after_kill_9_the_losses_are_those_of_a_run_nobody_killed(
     start_training: Start, database: Path, tmp_path: Path
 ) -> None:
