@@ -359,7 +359,9 @@ def _event(entry_id: str, fields: Mapping[str, str]) -> Event:
 
 def _append(key: str, kind: str, data: dict[str, Any], maxlen: int) -> bool:
     fields: dict[Any, Any] = {"kind": kind, "data": json.dumps(data, ensure_ascii=False)}
-    return _quietly("XADD", lambda: client().xadd(key, fields, maxlen=maxlen, approximate=True)) is not None
+    # Not tried again: a training that tells each step must not wait 1.4 s each for a broker that is away.
+    sending = client(tries_again=False)
+    return _quietly("XADD", lambda: sending.xadd(key, fields, maxlen=maxlen, approximate=True)) is not None
 
 
 def _quietly(command: str, call: Any) -> Any:

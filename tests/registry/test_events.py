@@ -96,3 +96,12 @@ def test_a_broker_started_anew_is_another_one_and_a_new_connection_is_not(
         events.append("turn:1", "delta", {"text": "b"}, fence=1, number=number)
     broker.stop()
     assert events.broker_generation() == first + 1
+
+
+def test_nobody_waits_for_a_broker_that_is_away(grow_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("redis.retry.sleep", pauses.append)
+    assert not events.publish_board("metrics", {"run": "demo", "step": 1})  # a training tells each of its steps
+    assert events.live_workers() is None  # a page asks this
+    assert events.known_workers() is None
+    assert pauses == []

@@ -35,7 +35,7 @@ def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
 
 
 def wait_for_step(home: Path, run: str, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if (home / "runs" / run / "metrics.jsonl").exists() and max(losses(home, run), default=0) >= step:
             return
