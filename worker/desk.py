@@ -34,7 +34,8 @@ FLUSH_SECONDS = 0.01
 """Pieces that come one by one are passed on together; an answer's first piece, and its last, do not wait."""
 FLUSH_SECONDS_AN_ANSWER, MAX_FLUSH_SECONDS = 0.0006, 0.04
 """Where many are written, more pieces go together: one event costs worker, broker and web server 0.2 ms of processor
-time (benchmarks/playground.py), so that telling takes a third of one processor, however many answers there are."""
+time (benchmarks/playground.py), so that telling takes a third of one processor up to 66 answers. Beyond, readers
+would see text in jerks."""
 LOOK_SECONDS = 0.1
 """How often stops are asked for."""
 UNSURE_NUMBERS = 1_000
